@@ -1,0 +1,399 @@
+"""What every corft node shares: parameters, contract, diagnostics, guarded lifecycle, main loop.
+
+Guarantees (pinned by tests/ros/test_lifecycle_nodes.py):
+a parameter outside its range stops the node with one line and exit code 2; a failed configure leaves the
+node unconfigured with the reason on the log and on /diagnostics; SIGINT and SIGTERM call `safe_stop()`
+while publishers still work, then end the process with exit code 0.
+"""
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from lifecycle_msgs.msg import State
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+
+from corft_core.contract import Contract
+from corft_core.errors import CorftError
+
+OK, WARN, ERROR, STALE = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR,
+                          DiagnosticStatus.STALE)
+SAFE_STOP_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Param:
+    """One row of a node's parameter table.
+
+    `default` fixes the type; a list of strings that is empty by default is written `[""]`, since ROS cannot
+    tell the type of an empty list. `range` is inclusive and for numbers, `choices` for strings.
+    A float parameter takes a whole number as well (`speed_scale:=1`).
+    """
+
+    name: str
+    default: bool | int | float | str | Sequence[str] | Sequence[float]
+    description: str
+    range: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    read_only: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """The rcl descriptor: text, range and constraints, as `ros2 param describe` shows them."""
+        message = ParameterDescriptor(name=self.name, description=self.description, read_only=self.read_only)
+        if self.choices:
+            message.additional_constraints = "one of: " + ", ".join(self.choices)
+        if isinstance(self.default, float):
+            message.dynamic_typing = True
+            if self.range is not None:
+                message.floating_point_range = [
+                    FloatingPointRange(from_value=float(self.range[0]), to_value=float(self.range[1]))]
+        elif self.range is not None:
+            message.integer_range = [
+                IntegerRange(from_value=int(self.range[0]), to_value=int(self.range[1]), step=1)]
+        return message
+
+    def problem(self, value: Any) -> str | None:
+        """Why `value` is refused, or None when it is fine."""
+        if isinstance(self.default, bool):
+            return None if isinstance(value, bool) else f"expected true or false, seen {value!r}"
+        if isinstance(self.default, float):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                return f"expected a number, seen {value!r}"
+            if not math.isfinite(value):
+                return f"expected a finite number, seen {value!r}"
+        if self.range is not None and not self.range[0] <= value <= self.range[1]:
+            return f"expected a value between {self.range[0]:g} and {self.range[1]:g}, seen {value!r}"
+        if self.choices and value not in self.choices:
+            return f"expected one of {', '.join(self.choices)}, seen {value!r}"
+        return None
+
+
+CONTRACT = Param("contract", "", "Path of the robot's contract (YAML): topics, joints, cameras, limits.")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One DiagnosticStatus: `level` OK, WARN or ERROR, a sentence, and key values (kept short)."""
+
+    level: bytes
+    message: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+
+def qos_profile(kind: str, depth: int = 1) -> QoSProfile:
+    """QoS by the contract's word: `sensor_data` (best effort) or `reliable`; both volatile, keep last."""
+    if kind not in ("sensor_data", "reliable"):
+        raise CorftError(f"unknown QoS {kind!r}: expected sensor_data or reliable")
+    reliability = ReliabilityPolicy.BEST_EFFORT if kind == "sensor_data" else ReliabilityPolicy.RELIABLE
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability,
+                      durability=DurabilityPolicy.VOLATILE)
+
+
+def load_contract(path: str) -> Contract:
+    """The contract at `path`; CorftError names what is missing and what to type next."""
+    if not path:
+        raise CorftError("parameter 'contract' is empty: expected the path of a contract file, for example "
+                         "-p contract:=config/panda_cell/contract.yaml")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise CorftError(f"parameter 'contract': no file {file} (expected a contract YAML)")
+    return Contract.load(file)
+
+
+def default_contract_path() -> str:
+    """The Panda cell's contract as installed with the package."""
+    from ament_index_python.packages import get_package_share_directory
+
+    return str(Path(get_package_share_directory("corft")) / "config" / "panda_cell" / "contract.yaml")
+
+
+class NodeTools:
+    """Mixin for rclpy nodes: parameter table, diagnostics. Use `CorftNode` or `CorftLifecycleNode`."""
+
+    PARAMETERS: tuple[Param, ...] = ()
+    _table: dict[str, Param]
+
+    def _setup_tools(self) -> None:
+        assert isinstance(self, Node)
+        self._table = {}
+        self.failure = ""
+        self.hardware_id = ""
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.declare(self.PARAMETERS)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Steady time: a paused or fast simulated clock must not stop or flood the heartbeat.
+        self._diagnostics_timer = self.create_timer(
+            1.0, self.publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def declare(self, table: Iterable[Param]) -> None:
+        """Declare parameters; InvalidParameterValueException names value and range when an override is off."""
+        assert isinstance(self, Node)
+        for parameter in table:
+            self._table[parameter.name] = parameter
+            default = parameter.default
+            self.declare_parameter(parameter.name, list(default) if isinstance(default, tuple) else default,
+                                   parameter.descriptor())
+
+    def param(self, name: str) -> Any:
+        """The value of a declared parameter; whole numbers become float where the default is one,
+        and empty strings are left out of string lists."""
+        assert isinstance(self, Node)
+        value = self.get_parameter(name).value
+        default = self._table[name].default
+        if isinstance(default, float):
+            return float(value)
+        if isinstance(default, (list, tuple)):
+            return [item for item in value if item != ""]
+        return value
+
+    def _check_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        for parameter in parameters:
+            row = self._table.get(parameter.name)
+            problem = row.problem(parameter.value) if row is not None else None
+            if problem is not None:
+                return SetParametersResult(successful=False, reason=f"parameter '{parameter.name}': {problem}")
+        return SetParametersResult(successful=True)
+
+    def contract_from_parameter(self) -> Contract:
+        """The contract that the `contract` parameter names; also sets the diagnostics' hardware id."""
+        contract = load_contract(self.param("contract"))
+        self.hardware_id = contract.robot.name
+        return contract
+
+    def diagnose(self) -> Iterable[Diagnosis]:
+        """The node's health, asked once a second; override."""
+        return (Diagnosis(OK, "running"),)
+
+    def publish_diagnostics(self) -> None:
+        """Publish now what `diagnose` says (a timer calls this at 1 Hz)."""
+        assert isinstance(self, Node)
+        name = self.get_fully_qualified_name()
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        for diagnosis in self._diagnoses():
+            message.status.append(DiagnosticStatus(
+                level=diagnosis.level, name=f"{name}: {diagnosis.name}" if diagnosis.name else name,
+                message=diagnosis.message, hardware_id=self.hardware_id,
+                values=[KeyValue(key=str(key), value=_text(value))
+                        for key, value in diagnosis.values.items()]))
+        if self.context.ok():
+            self._diagnostics_publisher.publish(message)
+
+    def _diagnoses(self) -> list[Diagnosis]:
+        if self.failure:
+            return [Diagnosis(ERROR, self.failure)]
+        return list(self.diagnose())
+
+    def safe_stop(self) -> None:
+        """Bring what this node drives to a safe state; called on SIGINT and SIGTERM, context still valid."""
+
+    def dispose(self) -> None:
+        """Give back threads and files; called after the executor has stopped, context still valid."""
+
+    def release(self) -> None:
+        """Called last, after rclpy.shutdown() (MoveIt objects must outlive the context)."""
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class CorftNode(NodeTools, Node):
+    """A plain node with the shared tools."""
+
+    def __init__(self, node_name: str, **kwargs: Any) -> None:
+        Node.__init__(self, node_name, **kwargs)
+        self._setup_tools()
+
+
+class CorftLifecycleNode(NodeTools, LifecycleNode):
+    """A managed node. Subclasses override configure, activate, deactivate, cleanup and raise CorftError.
+
+    `deactivate` and `cleanup` must be safe to call twice and after a half-done `configure`.
+    """
+
+    def __init__(self, node_name: str, **kwargs: Any) -> None:
+        LifecycleNode.__init__(self, node_name, **kwargs)
+        self._setup_tools()
+
+    @property
+    def active(self) -> bool:
+        """Whether the node is in the ACTIVE state (a flag: cheap and readable from any thread)."""
+        return self._active
+
+    _active = False
+
+    def configure(self) -> None:
+        """Load files, create publishers and subscriptions. CorftError → FAILURE with its message."""
+
+    def activate(self) -> None:
+        """Start acting."""
+
+    def deactivate(self) -> None:
+        """Stop acting; leave the robot safe."""
+
+    def cleanup(self) -> None:
+        """Undo configure."""
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.failure = ""
+        result = self._guarded("configure", self.configure, state, super().on_configure)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._quietly("cleanup", self.cleanup)
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        # Managed publishers first, so that `activate` may already publish.
+        enabled = super().on_activate(state)
+        if enabled != TransitionCallbackReturn.SUCCESS:
+            return enabled
+        result = self._guarded("activate", self.activate, state, None)
+        self._active = result == TransitionCallbackReturn.SUCCESS
+        if not self._active:
+            self._quietly("deactivate", self.deactivate)
+            super().on_deactivate(state)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._active = False
+        self._quietly("deactivate", self.deactivate)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.failure = ""
+        self._quietly("cleanup", self.cleanup)
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self._active:
+            self.on_deactivate(state)
+        self._quietly("cleanup", self.cleanup)
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self._active:
+            self.on_deactivate(state)
+        self._quietly("cleanup", self.cleanup)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _guarded(self, step: str, action: Callable[[], None], state: LifecycleState,
+                 then: Callable[[LifecycleState], TransitionCallbackReturn] | None) -> TransitionCallbackReturn:
+        # rclpy swallows exceptions of transition callbacks: without this nobody would learn the reason.
+        try:
+            action()
+            return then(state) if then is not None else TransitionCallbackReturn.SUCCESS
+        except CorftError as error:
+            self.failure = f"{step} failed: {error}"
+            self.get_logger().error(self.failure)
+        except Exception as error:  # a bug must not pass unseen either
+            self.failure = f"{step} failed: {type(error).__name__}: {error}"
+            self.get_logger().error(f"{self.failure}\n{traceback.format_exc()}")
+        self.publish_diagnostics()
+        return TransitionCallbackReturn.FAILURE
+
+    def _quietly(self, step: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception:
+            self.get_logger().error(f"{step} raised:\n{traceback.format_exc()}")
+
+    def _diagnoses(self) -> list[Diagnosis]:
+        if not self.failure and not self._active:
+            return [Diagnosis(OK, "not active", {"state": self._state_label()})]
+        return super()._diagnoses()
+
+    def _state_label(self) -> str:
+        return str(self._state_machine.current_state[1])
+
+    def safe_stop(self) -> None:
+        if self._active and self.trigger_deactivate() != TransitionCallbackReturn.SUCCESS:
+            self.on_deactivate(LifecycleState("active", State.PRIMARY_STATE_ACTIVE))
+
+    def dispose(self) -> None:
+        self.on_shutdown(LifecycleState(self._state_label(), State.PRIMARY_STATE_INACTIVE))
+
+
+def run_node(node_class: Callable[[], NodeTools], args: list[str] | None = None, *, threads: int = 1) -> int:
+    """Main function of a node process: build it, spin until SIGINT or SIGTERM, stop safely.
+
+    `threads` > 1 takes a MultiThreadedExecutor. Returns the exit code: 0 after a signal, 1 when a callback
+    raised, 2 when the node could not be built (message on stderr, no traceback).
+    rclpy's own signal handlers would shut the context down at once, before the robot can be told to stop,
+    so the process handles the signals itself.
+    """
+    # With no handler of ours yet, a signal during construction ends the process the default way.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    try:
+        node = node_class()
+    except (CorftError, ParameterException) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        rclpy.try_shutdown()
+        return 2
+    assert isinstance(node, Node)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    executor: Executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
+    executor.add_node(node)
+    exit_code = 0
+
+    def spin() -> None:
+        nonlocal exit_code
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            pass  # somebody shut the context down: the ordinary end of spinning
+        except Exception:
+            if not stop.is_set():
+                node.get_logger().fatal(f"a callback raised, stopping:\n{traceback.format_exc()}")
+                exit_code = 1
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=spin, name="executor", daemon=True)
+    thread.start()
+    stop.wait()
+    _stop_safely(node, executor, thread)
+    executor.shutdown(timeout_sec=SAFE_STOP_TIMEOUT_S)
+    thread.join(SAFE_STOP_TIMEOUT_S)
+    node.dispose()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    node.release()
+    return exit_code
+
+
+def _stop_safely(node: NodeTools, executor: Executor, thread: threading.Thread) -> None:
+    """Run `safe_stop` in the executor, in line with other callbacks, or here when that does not answer."""
+    if thread.is_alive():
+        done = threading.Event()
+        executor.create_task(node.safe_stop).add_done_callback(lambda _: done.set())
+        if done.wait(SAFE_STOP_TIMEOUT_S):
+            return
+    node.safe_stop()
+
+
+spin_node = run_node
