@@ -1,0 +1,35 @@
+# `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+ENV := . tools/env.sh &&
+NAME ?=
+BACKBONE ?= effnet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint bench clean distclean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+setup: ## make .venv and build the workspace (demo and test do it by themselves)
+	@$(PYTHON) tools/setup_env.py
+
+build: setup ## the same; rebuilds what changed
+
+demo: setup ## record, convert, train, drive and evaluate in the simulated cell; writes out/demo/report.html
+	@$(ENV) ros2 run corft demo --out out/demo --backbone $(BACKBONE) $(ARGS)
+
+test: setup lint ## static checks and all tests
+	@$(ENV) python -m pytest $(ARGS)
+
+lint: setup ## ruff and mypy
+	@$(ENV) ruff check . && mypy
+
+bench: setup ## measure one thing: make bench NAME=<name>; writes results/bench/<name>.json
+	@$(ENV) python tests/bench/run.py $(NAME)
+
+clean: ## remove what was built and what was written under out/
+	rm -rf build install log out .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean ## clean, and remove the environment too
+	rm -rf .venv

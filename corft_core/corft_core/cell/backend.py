@@ -1,0 +1,35 @@
+"""MuJoCo with its off-screen renderer chosen before the first import, and the error that helps when none works."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from corft_core.errors import CorftError
+
+if sys.platform == "linux":
+    # MuJoCo reads this while it is imported; a machine without a screen needs EGL (or osmesa).
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+try:
+    import mujoco
+except ImportError as error:
+    raise CorftError(f"MuJoCo can't be imported ({error}). Install it with: pip install mujoco==3.3.0") from error
+except (AttributeError, RuntimeError) as error:
+    # A GL library that is missing shows up here, as whatever its loader raises.
+    raise CorftError(f"MuJoCo finds no off-screen renderer for MUJOCO_GL={os.environ.get('MUJOCO_GL')} ({error}). "
+                     "On Debian and Ubuntu: apt-get install libegl1 libgl1 libgl1-mesa-dri; or "
+                     "apt-get install libosmesa6 and MUJOCO_GL=osmesa") from error
+
+__all__ = ["mujoco", "make_renderer"]
+
+
+def make_renderer(model: Any, height: int, width: int) -> Any:
+    """``mujoco.Renderer``, or a CorftError that names the system packages it lacks."""
+    try:
+        return mujoco.Renderer(model, height=height, width=width)
+    except Exception as error:  # the GL loaders raise anything from AttributeError to their own EGLError
+        raise CorftError(f"off-screen rendering doesn't work with MUJOCO_GL={os.environ.get('MUJOCO_GL')}: {error!r}. "
+                         "On Debian and Ubuntu: apt-get install libegl1 libgl1 libgl1-mesa-dri; or "
+                         "apt-get install libosmesa6 and MUJOCO_GL=osmesa") from error

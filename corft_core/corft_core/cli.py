@@ -1,0 +1,36 @@
+"""Exit codes and error printing shared by all command-line programs."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+
+from corft_core.errors import CorftError
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_main(main: Callable[[], int | None]) -> int:
+    """Run ``main`` and turn expected failures into one message and an exit code.
+
+    Returns 0 on success, 2 for a :class:`CorftError` or a full disk, 130 on Ctrl-C.
+    Programming errors keep their traceback.
+    """
+    try:
+        return main() or EXIT_OK
+    except CorftError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise
+        print(f"error: no space left while writing {error.filename or 'the output'}: {error.strerror}. "
+              "Free some space or choose another output folder, then run the same command again.", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED

@@ -1,0 +1,71 @@
+"""Exchangeable vision-language backbones of the policy: `make_backbone` builds one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .base import Backbone, BackboneError
+
+__all__ = ["BACKBONES", "Backbone", "BackboneError", "backbone_from_config", "make_backbone"]
+
+BACKBONES = ("effnet", "tiny", "hf:<folder or hub id>")
+
+
+def make_backbone(
+    name: str, cameras: int = 2, image_size: Sequence[int] = (128, 128), **options: Any
+) -> Backbone:
+    """Build the backbone called `name` for `cameras` images of `image_size` (height, width) pixels.
+
+    Args:
+        name: "effnet" (default of the trainer), "tiny", or "hf:" followed by a folder or a hub id of any
+            transformers image-text model that a family in `hf_families.py` covers.
+        options: passed to the backbone's class; `trainable` ("none", "all", "last:n") is known to all of them.
+
+    Raises BackboneError for an unknown name or option, missing weights, or an image size that does not fit.
+    """
+    kind, _, source = name.partition(":")
+    if kind == "effnet" and not source:
+        from .effnet import EffNetBackbone
+
+        return _build(EffNetBackbone, name, cameras=cameras, image_size=image_size, **options)
+    if kind == "tiny" and not source:
+        from .tiny import TinyBackbone
+
+        return _build(TinyBackbone, name, cameras=cameras, image_size=image_size, **options)
+    if kind == "hf" and source:
+        from .hf import HFBackbone
+
+        return _build(HFBackbone, name, source=source, cameras=cameras, image_size=image_size, **options)
+    raise BackboneError(f"Unknown backbone {name!r}. Expected one of: {', '.join(BACKBONES)}.")
+
+
+def backbone_from_config(config: Mapping[str, Any], name: str | None = None) -> Backbone:
+    """Rebuild what `Backbone.config()` described.
+
+    Args:
+        name: replaces the stored name, for weights that have moved ("hf:<new folder>").
+
+    Raises BackboneError when frozen weights are no longer those the checkpoint was trained with.
+    """
+    backbone = make_backbone(
+        name or config["name"], cameras=config["cameras"], image_size=config["image_size"], **config["options"]
+    )
+    expected = config.get("fingerprint")
+    if expected is not None and backbone.fingerprint() != expected:
+        raise BackboneError(
+            f"The frozen weights of backbone {backbone.name!r} are not the ones this checkpoint was trained with "
+            f"(expected fingerprint {expected}, found {backbone.fingerprint()}). Install the same package version "
+            "or give the same model folder as in training."
+        )
+    return backbone
+
+
+def _build(cls: type[Backbone], name: str, **arguments: Any) -> Backbone:
+    import inspect
+
+    known = [key for key in inspect.signature(cls).parameters if key not in ("cameras", "image_size", "source")]
+    unknown = sorted(set(arguments) - {*known, "cameras", "image_size", "source"})
+    if unknown:
+        raise BackboneError(f"Backbone {name!r} has no option {unknown[0]!r}. Known options: {', '.join(known)}.")
+    return cls(**arguments)

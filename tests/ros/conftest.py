@@ -1,0 +1,34 @@
+"""Every test module talks on a DDS domain of its own, so that modules never hear each other."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ros_domain(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A ROS_DOMAIN_ID for this module, also in the environment of the processes it starts."""
+    domain = 40 + (zlib.crc32(request.module.__name__.encode()) + os.getpid()) % 60
+    before = {key: os.environ.get(key) for key in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")}
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    yield domain
+    for key, value in before.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+
+
+@pytest.fixture
+def rclpy_context(ros_domain: int) -> Iterator[None]:
+    """An initialised default rclpy context, shut down afterwards."""
+    import rclpy
+
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
