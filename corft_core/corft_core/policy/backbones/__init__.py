@@ -12,15 +12,13 @@ __all__ = ["BACKBONES", "Backbone", "BackboneError", "backbone_from_config", "ma
 BACKBONES = ("effnet", "tiny", "hf:<folder or hub id>")
 
 
-def make_backbone(
-    name: str, cameras: int = 2, image_size: Sequence[int] = (128, 128), **options: Any
-) -> Backbone:
+def make_backbone(name: str, cameras: int = 2, image_size: Sequence[int] = (128, 128), **options: Any) -> Backbone:
     """Build the backbone called `name` for `cameras` images of `image_size` (height, width) pixels.
 
     Args:
         name: "effnet" (default of the trainer), "tiny", or "hf:" followed by a folder or a hub id of any
             transformers image-text model that a family in `hf_families.py` covers.
-        options: passed to the backbone's class; `trainable` ("none", "all", "last:n") is known to all of them.
+        options: passed to the backbone's class; all of them know `trainable` ("none", "all", "last:n").
 
     Raises BackboneError for an unknown name or option, missing weights, or an image size that does not fit.
     """
@@ -48,15 +46,14 @@ def backbone_from_config(config: Mapping[str, Any], name: str | None = None) -> 
 
     Raises BackboneError when frozen weights are no longer those the checkpoint was trained with.
     """
-    backbone = make_backbone(
-        name or config["name"], cameras=config["cameras"], image_size=config["image_size"], **config["options"]
-    )
+    shape = {"cameras": config["cameras"], "image_size": config["image_size"]}
+    backbone = make_backbone(name or config["name"], **shape, **config["options"])
     expected = config.get("fingerprint")
     if expected is not None and backbone.fingerprint() != expected:
         raise BackboneError(
-            f"The frozen weights of backbone {backbone.name!r} are not the ones this checkpoint was trained with "
-            f"(expected fingerprint {expected}, found {backbone.fingerprint()}). Install the same package version "
-            "or give the same model folder as in training."
+            f"The frozen weights of backbone {backbone.name!r} are not the ones this checkpoint was trained "
+            f"with (expected fingerprint {expected}, found {backbone.fingerprint()}). Install the same "
+            "package version or give the same model folder as in training."
         )
     return backbone
 
@@ -64,8 +61,9 @@ def backbone_from_config(config: Mapping[str, Any], name: str | None = None) -> 
 def _build(cls: type[Backbone], name: str, **arguments: Any) -> Backbone:
     import inspect
 
-    known = [key for key in inspect.signature(cls).parameters if key not in ("cameras", "image_size", "source")]
-    unknown = sorted(set(arguments) - {*known, "cameras", "image_size", "source"})
+    fixed = {"cameras", "image_size", "source"}
+    known = [key for key in inspect.signature(cls).parameters if key not in fixed]
+    unknown = sorted(arguments.keys() - fixed - set(known))
     if unknown:
-        raise BackboneError(f"Backbone {name!r} has no option {unknown[0]!r}. Known options: {', '.join(known)}.")
+        raise BackboneError(f"Backbone {name!r} has no option {unknown[0]!r}. Known: {', '.join(known)}.")
     return cls(**arguments)

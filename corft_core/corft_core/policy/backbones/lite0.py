@@ -22,7 +22,7 @@ TAPS = {4: (2, 24), 8: (4, 40), 16: (10, 112)}
 
 
 class _SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding: with stride 2 and an even input the extra pixel is at the end."""
+    """TensorFlow's SAME padding: with stride 2 and an even input the extra pixel is at the end."""
 
     def forward(self, input: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -52,7 +52,7 @@ class _Block(nn.Module):
 
 
 class Lite0(nn.Module):
-    """Images float (B, 3, H, W), ImageNet-normalised → one map (B, channels, H/s, W/s) per stride asked for."""
+    """Images float (B, 3, H, W), ImageNet-normalised → a map (B, channels, H/s, W/s) per stride asked for."""
 
     def __init__(self, strides: tuple[int, ...]) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Lite0(nn.Module):
 
     @torch.no_grad()
     def load_published(self, state: Mapping[str, Tensor]) -> None:
-        """Fold a state dict of `efficientnet-lite-pytorch` (names `_conv_stem`, `_blocks.3._bn1`, …) into self.
+        """Fold the published state dict (names like `_conv_stem.weight`, `_blocks.3._bn1.bias`) into self.
 
         Raises KeyError when an expected tensor is absent.
         """

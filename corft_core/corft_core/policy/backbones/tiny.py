@@ -15,7 +15,7 @@ _STRIDE = 16
 
 
 class TinyBackbone(Backbone):
-    """Four strided convolutions with coordinate channels, hashed words for the text. 64 tokens at 128×128 pixels.
+    """Four strided convolutions with coordinate channels, hashed words for the text; 64 tokens at 128×128.
 
     Image sides must be multiples of 16. `trainable` is "all" unless told otherwise. `seed` fixes the initial
     weights without touching torch's global generator.
@@ -36,8 +36,8 @@ class TinyBackbone(Backbone):
         height, width = self.image_size
         if height % _STRIDE or width % _STRIDE or min(height, width) < _STRIDE:
             raise BackboneError(
-                f"Backbone 'tiny' needs image sides that are multiples of {_STRIDE} pixels, got {height}×{width}. "
-                "Set the cameras' size in the contract accordingly."
+                f"Backbone 'tiny' needs image sides that are multiples of {_STRIDE} pixels, got "
+                f"{height}×{width}. Set the cameras' size in the contract accordingly."
             )
         self.channels, self.text_dim, self.seed = channels, text_dim, seed
         self.vision_shape = (height // _STRIDE * (width // _STRIDE), channels)
