@@ -1,0 +1,233 @@
+"""Reads a LeRobotDataset v3.0 folder into arrays, and its frames into a memory map decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from corft_core.contract import Contract
+from corft_core.data import lerobot_format as fmt
+from corft_core.data.lerobot_writer import read_column
+from corft_core.data.video import VideoError, decode_video
+from corft_core.errors import CorftError
+from corft_core.files import atomic_folder
+
+logger = logging.getLogger(__name__)
+
+
+class DatasetError(CorftError):
+    """A folder that is not a readable data set."""
+
+
+@dataclass(frozen=True)
+class EpisodeDataset:
+    """All steps of a data set, N = ``num_frames`` rows in episode order, E = ``num_episodes``.
+
+    Per step: ``episode_index`` int64 (N,); ``state`` float32 (N, S) and ``action`` float32 (N, A), absolute [rad] and
+    gripper opening; ``reward`` float32 (N,); ``done``, ``truncated``, ``success`` bool (N,), each true on the last
+    step only. Per episode: ``instructions``, ``scene_ids``, ``episode_success`` bool (E,), ``episode_starts`` int64
+    (E + 1,) row offsets.
+    """
+
+    folder: Path
+    contract: Contract
+    info: dict[str, Any]
+    episodes: list[dict[str, Any]] = field(repr=False)
+    side: list[dict[str, Any]] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: str | Path, contract: Contract | None = None) -> EpisodeDataset:
+        """Open a data set; ``contract`` stands in when the folder carries none (written by other software).
+
+        Raises DatasetError saying what is missing and which command makes a data set.
+        """
+        folder = Path(folder)
+        try:
+            info = json.loads((folder / fmt.INFO_PATH).read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise DatasetError(f"{folder} is not a LeRobot v3 data set: {error}. "
+                               "Make one with: ros2 run corft bag_to_dataset BAG OUT") from error
+        if info.get("codebase_version") != fmt.CODEBASE_VERSION:
+            raise DatasetError(f"{folder} has codebase_version {info.get('codebase_version')!r}, "
+                               f"corft reads {fmt.CODEBASE_VERSION!r}")
+        stored = folder / fmt.CONTRACT_PATH
+        if stored.exists():
+            contract = Contract.load(stored)
+        elif contract is None:
+            raise DatasetError(f"{folder} has no {fmt.CONTRACT_PATH}; give the robot's contract as well")
+        try:
+            episodes: list[dict[str, Any]] = []
+            for path in sorted((folder / "meta/episodes").rglob("*.parquet")):
+                names = [n for n in pq.read_schema(path).names if not n.startswith("stats/")]
+                episodes += pq.read_table(path, columns=names).to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(f"{folder}: the episodes table cannot be read: {error}") from error
+        if len(episodes) != info["total_episodes"] or not episodes:
+            raise DatasetError(f"{folder}: info.json tells of {info['total_episodes']} episodes, the episodes table "
+                               f"of {len(episodes)}")
+        side_file = folder / fmt.EPISODES_SIDE_PATH
+        side = json.loads(side_file.read_text()) if side_file.exists() else [{} for _ in episodes]
+        return cls(folder, contract, info, sorted(episodes, key=lambda row: row["episode_index"]), side)
+
+    @property
+    def fps(self) -> int:
+        """Steps per second."""
+        return int(self.info["fps"])
+
+    @property
+    def num_frames(self) -> int:
+        """Number of steps N."""
+        return int(self.info["total_frames"])
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes E."""
+        return len(self.episodes)
+
+    @cached_property
+    def episode_starts(self) -> NDArray[np.int64]:
+        """Row of each episode's first step, and N at the end: (E + 1,)."""
+        return np.cumsum([0, *(row["length"] for row in self.episodes)], dtype=np.int64)
+
+    @cached_property
+    def episode_index(self) -> NDArray[np.int64]:
+        """Episode of each step (N,)."""
+        return self._column("episode_index").astype(np.int64)
+
+    @cached_property
+    def state(self) -> NDArray[np.float32]:
+        """Measured joints [rad] and gripper opening (N, S)."""
+        return self._column(fmt.STATE).astype(np.float32)
+
+    @cached_property
+    def action(self) -> NDArray[np.float32]:
+        """Commanded joints [rad], absolute, and gripper opening (N, A)."""
+        return self._column(fmt.ACTION).astype(np.float32)
+
+    @cached_property
+    def reward(self) -> NDArray[np.float32]:
+        """Reward after each step (N,)."""
+        return self._column(fmt.REWARD).astype(np.float32)
+
+    @cached_property
+    def done(self) -> NDArray[np.bool_]:
+        """True where the task ended (N,)."""
+        return self._column(fmt.DONE).astype(np.bool_)
+
+    @cached_property
+    def truncated(self) -> NDArray[np.bool_]:
+        """True where the recording ended before the task (N,)."""
+        return self._column(fmt.TRUNCATED).astype(np.bool_)
+
+    @cached_property
+    def success(self) -> NDArray[np.bool_]:
+        """True where the task succeeded (N,)."""
+        return self._column(fmt.SUCCESS).astype(np.bool_)
+
+    @cached_property
+    def episode_success(self) -> NDArray[np.bool_]:
+        """Whether each episode succeeded (E,)."""
+        return np.logical_or.reduceat(self.success, self.episode_starts[:-1])
+
+    @property
+    def instructions(self) -> list[str]:
+        """Instruction of each episode."""
+        return [row["tasks"][0] for row in self.episodes]
+
+    @property
+    def scene_ids(self) -> list[str]:
+        """Scene of each episode; empty where unknown."""
+        return [str(entry.get("scene_id", "")) for entry in self.side]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Any data column, (N,) or (N, D). Raises DatasetError naming the columns there are."""
+        known = [n for n, f in self.info["features"].items() if f["dtype"] != "video"]
+        if name not in known:
+            raise DatasetError(f"{self.folder} has no column {name}; it has {', '.join(known)}")
+        return self._column(name)
+
+    def _column(self, name: str) -> NDArray[Any]:
+        try:
+            parts = [read_column(path, name) for path in sorted((self.folder / "data").rglob("*.parquet"))]
+            values = np.concatenate(parts)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise DatasetError(f"{self.folder}: column {name} cannot be read: {error}") from error
+        if len(values) != self.num_frames:
+            raise DatasetError(f"{self.folder}: column {name} has {len(values)} rows, info.json says {self.num_frames}")
+        return values
+
+    def video_files(self, camera: str) -> list[Path]:
+        """The camera's video files in frame order."""
+        return sorted((self.folder / "videos" / fmt.image_key(camera)).rglob("*.mp4"))
+
+    def images(self, cache: str | Path | None = None) -> dict[str, NDArray[np.uint8]]:
+        """Frames of all cameras, camera → read-only memory map uint8 (N, H, W, 3).
+
+        Decoded on first use, one thread a camera, into a folder beside the data set (or ``cache``), named after the
+        content, so that a changed data set is decoded again and an interrupted run leaves nothing behind.
+        """
+        parent = Path(cache) if cache is not None else self.folder.resolve().parent / ".corft_cache"
+        name = f"{self.folder.resolve().name}-"
+        target = parent / (name + self._content_key())
+        if not target.exists():
+            try:
+                parent.mkdir(parents=True, exist_ok=True)
+                self._decode(target)
+            except PermissionError as error:
+                if cache is not None:
+                    raise
+                fallback = Path(tempfile.gettempdir()) / "corft_cache"
+                logger.warning("%s is not writable (%s), frames are cached in %s", parent, error, fallback)
+                return self.images(fallback)
+            for old in parent.glob(f"{name}{'?' * 16}"):
+                if old != target:
+                    shutil.rmtree(old, ignore_errors=True)
+        return {camera.name: np.load(target / f"{camera.name}.npy", mmap_mode="r", allow_pickle=False)
+                for camera in self.contract.cameras}
+
+    def _decode(self, target: Path) -> None:
+        try:
+            with atomic_folder(target) as temporary, ThreadPoolExecutor(max(1, len(self.contract.cameras))) as pool:
+                for job in [pool.submit(self._decode_camera, c.name, temporary) for c in self.contract.cameras]:
+                    job.result()
+        except OSError:
+            if not target.exists():  # else another process decoded the same content first
+                raise
+
+    def _decode_camera(self, camera: str, folder: Path) -> None:
+        height, width, channels = self.info["features"][fmt.image_key(camera)]["shape"]
+        frames = np.lib.format.open_memmap(folder / f"{camera}.npy", mode="w+", dtype=np.uint8,
+                                           shape=(self.num_frames, height, width, channels))
+        row = 0
+        for path in self.video_files(camera):
+            for frame in decode_video(path):
+                if row == self.num_frames or frame.shape != frames.shape[1:]:
+                    raise VideoError(f"{path} holds more frames than the {self.num_frames} of info.json, or of "
+                                     f"another size ({frame.shape})")
+                frames[row] = frame
+                row += 1
+        if row != self.num_frames:
+            raise VideoError(f"the videos of {camera} hold {row} frames, info.json says {self.num_frames}; "
+                             "the data set is incomplete, convert the bag again")
+        frames.flush()
+
+    def _content_key(self) -> str:
+        digest = hashlib.sha256((self.folder / fmt.INFO_PATH).read_bytes())
+        for camera in self.contract.cameras:
+            for path in self.video_files(camera.name):
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16]
