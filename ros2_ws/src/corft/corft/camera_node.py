@@ -1,0 +1,161 @@
+"""camera_node: decodes each camera once and publishes it at the size that the policy wants.
+
+Subscribes to the contract's camera topics (Image or CompressedImage), crops and resizes as the contract says
+and publishes `~/<name>/image` (rgb8) with the source stamp, or the time of reception where the contract says
+`stamp: receive`. Queues are one deep: a slow machine drops frames, it never falls behind. Losses, rate and
+latency are on /diagnostics; a silent camera is WARN after 2 s and ERROR after 10 s.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecyclePublisher
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
+from sensor_msgs.msg import CompressedImage, Image
+
+from corft.node_base import CONTRACT, ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, qos_profile, run_node
+from corft.stream_health import LOST_S, SILENT_S, StreamHealth
+from corft_core.contract import CameraStream
+from corft_core.errors import CorftError
+
+
+class CameraNode(CorftLifecycleNode):
+    """See the module's docstring."""
+
+    PARAMETERS = (
+        CONTRACT,
+        Param("cameras", [""], "Names of the contract's cameras to serve; empty: all of them."),
+        Param("expected_rate_hz", 0.0, "Frame rate that losses are counted against; 0: median of what is seen.",
+              range=(0.0, 1000.0)),
+    )
+
+    def __init__(self) -> None:
+        self._cameras: tuple[CameraStream, ...] = ()
+        self._health: dict[str, StreamHealth] = {}
+        self._reported: dict[str, int] = {}
+        self._publishers_by_camera: dict[str, LifecyclePublisher[Image]] = {}
+        self._camera_subscriptions: list[Subscription[Any]] = []
+        self._watchdog: Timer | None = None
+        super().__init__("camera_node")
+
+    def configure(self) -> None:
+        # Heavy imports (image codecs) only once the node is really used.
+        from corft_core.data.images import decode_image, prepare_image
+
+        self._decode, self._prepare = decode_image, prepare_image
+        contract = self.contract_from_parameter()
+        wanted = self.param("cameras")
+        known = [camera.name for camera in contract.cameras]
+        unknown = sorted(set(wanted) - set(known))
+        if unknown:
+            raise CorftError(f"parameter 'cameras' names {', '.join(unknown)}, "
+                             f"the contract has {', '.join(known) or 'no cameras'}")
+        self._cameras = tuple(c for c in contract.cameras if not wanted or c.name in wanted)
+        for camera in self._cameras:
+            # Reliable serves both kinds of subscribers; with keep-last it does not block.
+            self._publishers_by_camera[camera.name] = self.create_lifecycle_publisher(
+                Image, f"~/{camera.name}/image", qos_profile("reliable", 2))
+
+    def activate(self) -> None:
+        self._reported.clear()
+        for camera in self._cameras:
+            self._health[camera.name] = StreamHealth(
+                camera.name, rate_hz=self.param("expected_rate_hz"), started_s=time.monotonic())
+            kind = Image if camera.type == "sensor_msgs/msg/Image" else CompressedImage
+            self._camera_subscriptions.append(self.create_subscription(
+                kind, camera.topic, lambda message, camera=camera: self._receive(camera, message),
+                _queue_of_one(camera), callback_group=MutuallyExclusiveCallbackGroup()))
+        self._watchdog = self.create_timer(SILENT_S, self._report_silence,
+                                           clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def deactivate(self) -> None:
+        if self._watchdog is not None:
+            self.destroy_timer(self._watchdog)
+            self._watchdog = None
+        for subscription in self._camera_subscriptions:
+            self.destroy_subscription(subscription)
+        self._camera_subscriptions.clear()
+
+    def cleanup(self) -> None:
+        for publisher in self._publishers_by_camera.values():
+            self.destroy_lifecycle_publisher(publisher)
+        self._publishers_by_camera.clear()
+        self._health.clear()
+
+    def _receive(self, camera: CameraStream, message: Any) -> None:
+        health = self._health[camera.name]
+        now_ns = self.get_clock().now().nanoseconds
+        stamp = message.header.stamp
+        stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+        if camera.stamp == "receive":
+            stamp_ns = now_ns
+        try:
+            pixels = self._prepare(self._decode(message), camera)
+        except (CorftError, ValueError) as error:
+            health.refuse(str(error))
+            self.get_logger().error(f"camera {camera.name}: {error}", throttle_duration_sec=SILENT_S)
+            return
+        image = Image(height=pixels.shape[0], width=pixels.shape[1], encoding="rgb8", step=3 * pixels.shape[1])
+        image.header = message.header
+        if camera.stamp == "receive":
+            image.header.stamp.sec, image.header.stamp.nanosec = divmod(now_ns, 1_000_000_000)
+        data = array.array("B")
+        data.frombytes(pixels.tobytes())
+        image.data = data
+        self._publishers_by_camera[camera.name].publish(image)
+        # Latency includes decoding: it is what the policy sees.
+        health.record(stamp_ns, self.get_clock().now().nanoseconds, time.monotonic())
+
+    def _silence(self, camera: CameraStream) -> tuple[float, str]:
+        silence_s = self._health[camera.name].silence_s(time.monotonic())
+        topic = self.resolve_topic_name(camera.topic)
+        publishers = self.count_publishers(topic)
+        hint = "nobody publishes it" if publishers == 0 else f"{publishers} publisher(s), check type and QoS"
+        return silence_s, f"waiting for {camera.name} ({topic}, {camera.type}, {hint}) since {silence_s:.0f} s"
+
+    def _report_silence(self) -> None:
+        for camera in self._cameras:
+            silence_s, text = self._silence(camera)
+            if silence_s >= SILENT_S:
+                self.get_logger().warning(text)
+
+    def diagnose(self) -> Iterable[Diagnosis]:
+        for camera in self._cameras:
+            health = self._health[camera.name]
+            silence_s, text = self._silence(camera)
+            if silence_s >= SILENT_S:
+                level, message = (ERROR if silence_s >= LOST_S else WARN), text
+            elif health.received == 0 and health.refused:
+                level, message = ERROR, health.last_error
+            elif health.dropped + health.refused > self._reported.get(camera.name, 0):
+                level, message = WARN, f"{health.dropped} frames lost, {health.refused} refused since activation"
+            else:
+                level, message = OK, "receiving"
+            self._reported[camera.name] = health.dropped + health.refused
+            yield Diagnosis(level, message, {
+                "received": health.received, "dropped": health.dropped, "refused": health.refused,
+                "rate_hz": health.seen_rate_hz, "latency_p50_s": health.latency_s(0.5),
+                "latency_p95_s": health.latency_s(0.95), "silence_s": silence_s,
+            }, name=camera.name)
+
+
+def _queue_of_one(camera: CameraStream) -> QoSProfile:
+    return qos_profile(camera.qos, depth=1)
+
+
+def main() -> int:
+    """Entry point of `ros2 run corft camera_node`."""
+    return run_node(CameraNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,363 @@
+"""policy_node: a checkpoint behind the RunPolicy action.
+
+While a goal runs, every `replan_steps` ticks of the policy's rate (ROS time) the node takes the observation as of
+the tick from the aligner that the converter uses, runs the policy in a thread of its own and publishes an
+ActionChunk stamped with the tick. A goal ends by an EpisodeEvent SUCCESS or FAILURE, timeout (ROS time), cancel,
+or is aborted with a reason: stale observations, a standing clock, time going back, deactivation.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from corft_msgs.action import RunPolicy
+from corft_msgs.msg import ActionChunk, EpisodeEvent
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+from rclpy.subscription import Subscription
+from rclpy.task import Future
+from rclpy.time import Time
+from sensor_msgs.msg import Image, JointState
+
+from corft.chunk_messages import chunk_message, contract_conflicts, duration_message
+from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, load_contract, qos_profile, run_node
+from corft.policy_run import PolicyRun
+from corft.stream_health import percentile
+from corft_core.contract import Contract
+from corft_core.errors import CorftError
+
+Result = RunPolicy.Result
+FIRST_OBSERVATION_S = 3.0
+
+
+class PolicyNode(CorftLifecycleNode):
+    """See the module's docstring."""
+
+    PARAMETERS = (
+        Param("checkpoint", "", "Checkpoint folder written by the trainer; horizon, rates and joints come from it."),
+        Param("contract", "", "The robot's contract, compared with the checkpoint's at start-up; empty: no check."),
+        Param("replan_steps", 5, "Policy steps between two chunks; at most the checkpoint's horizon.", (1, 200)),
+        Param("device", "cpu", "torch device: cpu, cuda, cuda:0 …"),
+        Param("torch_threads", 0, "Threads for inference; 0: half of the machine's cores.", (0, 256)),
+        Param("seed", 0, "Seed of the policy's noise, set anew for every goal.", (0, 2**31 - 1)),
+        Param("image_topic", "camera_node/{camera}/image", "Topic of a camera's prepared images."),
+        Param("stall_timeout", 10.0, "Wall seconds without any progress of ROS time until a goal is aborted.",
+              (0.1, 3600.0)),
+    )
+
+    def __init__(self) -> None:
+        self._policy: Any = None
+        self._contract: Contract | None = None
+        self._run: PolicyRun | None = None
+        self._handle: ServerGoalHandle | None = None
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._inputs: list[Subscription[Any]] = []
+        self._latencies_s: deque[float] = deque(maxlen=256)
+        self._chunks = 0
+        self._waiting_for: list[str] = []
+        super().__init__("policy_node")
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=self._time_jumped)
+        self._server = ActionServer(
+            self, RunPolicy, "run_policy", execute_callback=self._execute, goal_callback=self._accept,
+            cancel_callback=self._cancel)
+
+    # Lifecycle
+
+    def configure(self) -> None:
+        import torch
+
+        from corft_core.data.align import Aligner
+        from corft_core.policy.policy import Policy
+
+        folder = self.param("checkpoint")
+        if not folder:
+            raise CorftError("parameter 'checkpoint' is empty: expected a folder written by the trainer, for example "
+                             "-p checkpoint:=RUN/checkpoints/co_rft")
+        if not Path(folder).expanduser().is_dir():
+            raise CorftError(f"parameter 'checkpoint': no folder {folder} (expected RUN/checkpoints/sft or co_rft)")
+        torch.set_num_threads(self.param("torch_threads") or max(1, (torch.get_num_threads() + 1) // 2))
+        policy = Policy.load(Path(folder).expanduser(), device=self.param("device"))
+        self._contract = self._checked_contract(policy.contract, folder)
+        self.hardware_id = self._contract.robot.name
+        if self.param("replan_steps") > policy.horizon:
+            raise CorftError(f"parameter 'replan_steps' is {self.param('replan_steps')}, "
+                             f"the checkpoint's chunks have {policy.horizon} steps")
+        self._policy = policy
+        self._generator = torch.Generator(device="cpu")
+        self._aligner = Aligner(self._contract)
+        self._chunk_publisher = self.create_lifecycle_publisher(
+            ActionChunk, "action_chunk", qos_profile("reliable", 10))
+        first_s, warm_s = self._predict_nothing(), self._predict_nothing()
+        interval_s = self.param("replan_steps") / self._contract.rate_hz
+        self.get_logger().info(
+            f"policy {policy.policy_id}: {policy.horizon} steps at {policy.rate_hz} Hz = "
+            f"{policy.horizon / policy.rate_hz:.2f} s a chunk, a new one every {interval_s:.2f} s; inference "
+            f"{warm_s * 1e3:.0f} ms warm, {first_s * 1e3:.0f} ms cold")
+        if warm_s > interval_s:
+            self.get_logger().warning(f"inference ({warm_s:.2f} s) is slower than the interval between chunks")
+
+    def _checked_contract(self, trained: Contract, folder: str) -> Contract:
+        if not self.param("contract"):
+            return trained
+        robot = load_contract(self.param("contract"))
+        conflicts = contract_conflicts(trained, robot)
+        if conflicts:
+            raise CorftError(f"checkpoint {folder} was trained for another robot (checkpoint != this contract): "
+                             + "; ".join(conflicts) + ". Use a checkpoint or a contract of this robot.")
+        return robot
+
+    def _predict_nothing(self) -> float:
+        """Wall seconds that one inference on black images takes."""
+        import numpy as np
+
+        assert self._contract is not None
+        images = {c.name: np.zeros((1, *c.size, 3), np.uint8) for c in self._contract.cameras}
+        state = np.array([[*self._contract.robot.home_rad, 1.0]])
+        start = time.perf_counter()
+        self._policy.act(images, state, [self._policy.instructions[0] if self._policy.instructions else "go"],
+                         self._generator)
+        return time.perf_counter() - start
+
+    def activate(self) -> None:
+        assert self._contract is not None
+        self._aligner.reset()
+        joint_state = self._contract.joint_state
+        self._inputs = [
+            self.create_subscription(JointState, joint_state.topic, self._receive_joints,
+                                     qos_profile(joint_state.qos, depth=5)),
+            self.create_subscription(EpisodeEvent, self._contract.episode_event.topic, self._receive_event,
+                                     qos_profile(self._contract.episode_event.qos, depth=10))]
+        for camera in self._contract.cameras:
+            self._inputs.append(self.create_subscription(
+                Image, self.param("image_topic").format(camera=camera.name),
+                lambda message, name=camera.name: self._receive_image(name, message), qos_profile("reliable", 1)))
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+
+    def deactivate(self) -> None:
+        self._finish(self._run, Result.ABORTED, "policy_node was deactivated")
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join(10.0)
+            self._thread = None
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs.clear()
+
+    def cleanup(self) -> None:
+        if self._policy is not None:
+            self.destroy_lifecycle_publisher(self._chunk_publisher)
+        self._policy = None
+
+    # Inputs (executor thread)
+
+    def _receive_joints(self, message: JointState) -> None:
+        assert self._contract is not None
+        stamp_ns = Time.from_msg(message.header.stamp).nanoseconds
+        if self._contract.joint_state.stamp == "receive" or stamp_ns == 0:
+            stamp_ns = self.get_clock().now().nanoseconds
+        self._aligner.push("joint_state", stamp_ns, message)
+
+    def _receive_image(self, camera: str, message: Image) -> None:
+        from corft_core.data.images import decode_image
+
+        try:
+            # camera_node has cropped and resized already: an array tells the aligner so.
+            self._aligner.push(camera, Time.from_msg(message.header.stamp).nanoseconds, decode_image(message))
+        except CorftError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=2.0)
+
+    def _receive_event(self, event: EpisodeEvent) -> None:
+        run = self._run
+        stamp_ns = Time.from_msg(event.header.stamp).nanoseconds
+        if run is None or (stamp_ns and stamp_ns < run.start_ns):
+            return  # a late event of the episode before must not end this one
+        if event.kind == EpisodeEvent.SUCCESS:
+            self._finish(run, Result.SUCCESS, "success")
+        elif event.kind == EpisodeEvent.FAILURE:
+            self._finish(run, Result.FAILURE, "failure was signalled")
+
+    def _time_jumped(self, jump: Any) -> None:
+        if self._contract is None:
+            return
+        self._aligner.reset()
+        self._finish(self._run, Result.ABORTED, "time went back (was the simulation restarted?)")
+        self.get_logger().warning("time went back: buffered observations dropped")
+
+    # The action (executor thread)
+
+    def _accept(self, goal: RunPolicy.Goal) -> GoalResponse:
+        reason = ("policy_node is not active" if not self.active
+                  else "another goal is running" if self._run is not None else "")
+        if reason:
+            self.get_logger().warning(f"goal '{goal.instruction}' rejected: {reason}")
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
+
+    def _cancel(self, _handle: ServerGoalHandle) -> CancelResponse:
+        with self._wake:
+            self._wake.notify_all()
+        return CancelResponse.ACCEPT
+
+    async def _execute(self, handle: ServerGoalHandle) -> Any:
+        assert self._contract is not None
+        goal = handle.request
+        future: Future[tuple[int, str]] = Future(executor=self.executor)
+
+        def ended(outcome: int, reason: str) -> None:
+            future.set_result((outcome, reason))
+            if self.executor is not None:
+                self.executor.wake()
+
+        now_ns = self.get_clock().now().nanoseconds
+        timeout_ns = goal.timeout.sec * 1_000_000_000 + goal.timeout.nanosec
+        run = PolicyRun(goal.instruction, now_ns, now_ns + timeout_ns if timeout_ns else None,
+                        self._contract.step_ns, self.param("replan_steps"), ended)
+        # The timer only wakes the inference thread; it runs on ROS time, so it keeps pace with a fast simulation.
+        timer = self.create_timer(self._contract.step_ns * 1e-9, self._notify)
+        self._begin(run, handle)
+        try:
+            outcome, reason = await future  # type: ignore[misc]
+        finally:
+            self.destroy_timer(timer)
+            with self._wake:
+                self._run = self._handle = None
+        elapsed_ns = max(0, self.get_clock().now().nanoseconds - run.start_ns)
+        self.get_logger().info(f"goal '{run.instruction}' ended after {elapsed_ns * 1e-9:.1f} s and "
+                               f"{run.chunks} chunks: {reason}")
+        if outcome == Result.CANCELED:
+            handle.canceled()
+        elif outcome == Result.ABORTED:
+            handle.abort()
+        else:
+            handle.succeed()
+        return Result(outcome=outcome, reason=reason, chunks=run.chunks, elapsed=duration_message(elapsed_ns))
+
+    def _begin(self, run: PolicyRun, handle: ServerGoalHandle) -> None:
+        known = list(self._policy.instructions)
+        if not run.instruction.strip():
+            run.end(Result.ABORTED, f"the instruction is empty; this policy learned: {', '.join(known) or 'none'}")
+        elif known and run.instruction not in known:
+            self.get_logger().warning(f"instruction '{run.instruction}' was not among the demonstrations; "
+                                      f"this policy learned: {', '.join(known)}")
+        self._generator.manual_seed(self.param("seed"))
+        with self._wake:
+            self._run, self._handle = run, handle
+            self._wake.notify_all()
+
+    def _finish(self, run: PolicyRun | None, outcome: int, reason: str) -> None:
+        if run is not None and run.end(outcome, reason):
+            self._notify()
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
+
+    # Inference (own thread)
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                if self._stopping:
+                    return
+                run, handle = self._run, self._handle
+                if run is None or run.ended or run.due_tick(self.get_clock().now().nanoseconds) is None:
+                    self._wake.wait(timeout=0.1)
+                    run, handle = self._run, self._handle
+            if run is None or handle is None or run.ended:
+                continue
+            try:
+                self._step(run, handle)
+            except CorftError as error:
+                self._finish(run, Result.ABORTED, str(error))
+            except Exception as error:
+                self.get_logger().error(f"inference raised:\n{traceback.format_exc()}")
+                self._finish(run, Result.ABORTED, f"inference raised {type(error).__name__}: {error}")
+
+    def _step(self, run: PolicyRun, handle: ServerGoalHandle) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        if handle.is_cancel_requested:
+            self._finish(run, Result.CANCELED, "canceled")
+        elif run.timed_out(now_ns):
+            self._finish(run, Result.TIMEOUT, "timeout")
+        elif run.standing_s(now_ns) > self.param("stall_timeout"):
+            self._finish(run, Result.ABORTED, f"ROS time has stood still at {now_ns * 1e-9:.3f} s for "
+                         f"{self.param('stall_timeout'):.0f} s of wall time (is /clock published?)")
+        else:
+            tick_ns = run.due_tick(now_ns)
+            if tick_ns is not None:
+                self._predict(run, handle, tick_ns, now_ns)
+
+    def _predict(self, run: PolicyRun, handle: ServerGoalHandle, tick_ns: int, now_ns: int) -> None:
+        assert self._contract is not None
+        start_s = time.perf_counter()
+        observation = self._aligner.observation(tick_ns)
+        self._waiting_for = list(observation.missing)
+        if observation.missing:
+            run.skipped(tick_ns)
+            limit_s = self._contract.limits.max_observation_age_s
+            patience_s = max(limit_s, FIRST_OBSERVATION_S) if run.last_good_ns is None else limit_s
+            if run.blind_s(now_ns) > patience_s:
+                self._finish(run, Result.ABORTED, "stale observations: " + "; ".join(
+                    _staleness(self._contract, name, observation.ages_s.get(name)) for name in observation.missing))
+            return
+        inference_s = time.perf_counter()
+        prediction = self._policy.act(
+            {camera.name: observation.values[camera.name][None] for camera in self._contract.cameras},
+            observation.values["joint_state"][None], [run.instruction], self._generator)
+        inference_s = time.perf_counter() - inference_s
+        value = float(prediction.value[0])
+        chunk = chunk_message(self._contract, tick_ns, prediction.actions[0], chunk_number=run.chunks,
+                              policy_id=self._policy.policy_id, value=value, inference_s=inference_s)
+        if run.ended:
+            return  # ended during inference: nothing may follow the end
+        self._chunk_publisher.publish(chunk)
+        latency_s = time.perf_counter() - start_s
+        self._latencies_s.append(latency_s)
+        self._chunks += 1
+        handle.publish_feedback(RunPolicy.Feedback(chunk_number=run.chunks, latency=latency_s, value=value,
+                                                   elapsed=(now_ns - run.start_ns) * 1e-9))
+        run.predicted(tick_ns)
+
+    def diagnose(self) -> Iterable[Diagnosis]:
+        run = self._run
+        level, message = OK, "idle" if run is None else f"running '{run.instruction}'"
+        p95_s = percentile(self._latencies_s, 0.95)
+        if run is not None and self._waiting_for:
+            level, message = ERROR, "waiting for " + ", ".join(self._waiting_for)
+        elif self._contract is not None and p95_s > self.param("replan_steps") / self._contract.rate_hz:
+            level, message = WARN, "inference is slower than the interval between chunks"
+        yield Diagnosis(level, message, {
+            "policy_id": self._policy.policy_id if self._policy is not None else "", "chunks": self._chunks,
+            "latency_p50_s": percentile(self._latencies_s, 0.5), "latency_p95_s": p95_s})
+
+
+def _staleness(contract: Contract, name: str, age_s: float | None) -> str:
+    stream = contract.stream(name)
+    seen = "never received" if age_s is None else f"{age_s:.2f} s old"
+    return f"{name} {seen} (limit {stream.max_age_s:g} s, topic {stream.topic})"
+
+
+def main() -> int:
+    """Entry point of `ros2 run corft policy_node`."""
+    return run_node(PolicyNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
