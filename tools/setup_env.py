@@ -31,13 +31,13 @@ def has_ros() -> bool:
 def check_system() -> None:
     """Name every missing system part and its package before anything is installed."""
     missing = []
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python may well run this file
         missing.append(f"Python >= 3.11, this is {sys.version.split()[0]} (Debian/Ubuntu: python3)")
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         missing.append("Python headers (Debian/Ubuntu: python3-dev)")
     try:
-        import venv  # noqa: F401
         import ensurepip  # noqa: F401
+        import venv  # noqa: F401
     except ImportError:
         missing.append("venv (Debian/Ubuntu: python3-venv)")
     for program, package in (("g++", "g++"), ("cmake", "cmake"), ("make", "make"), ("git", "git")):

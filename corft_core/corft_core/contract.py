@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -209,7 +210,8 @@ class Contract:
         reserved = set(names) & _STREAMS
         _require(not reserved, f"camera names {sorted(_STREAMS)} are taken by other streams", names)
         for camera in self.cameras:
-            _require(camera.type in IMAGE_TYPES, f"cameras.{camera.name}.type must be one of {IMAGE_TYPES}", camera.type)
+            _require(camera.type in IMAGE_TYPES, f"cameras.{camera.name}.type must be one of {IMAGE_TYPES}",
+                     camera.type)
             _require(min(camera.size) > 0, f"cameras.{camera.name}.size must be positive (height, width)", camera.size)
             _require(camera.crop is None or (min(camera.crop[:2]) >= 0 and min(camera.crop[2:]) > 0),
                      f"cameras.{camera.name}.crop must be (top, left, height, width)", camera.crop)
@@ -236,12 +238,13 @@ def _require(condition: bool, expectation: str, seen: Any) -> None:
         raise ContractError(f"{expectation}; got {seen}")
 
 
-def _mapping(data: Any, where: str, keys: set[str], optional: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+def _mapping(data: Any, where: str, keys: Set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ContractError(f"{where} must be a mapping with the keys {sorted(keys)}, got {type(data).__name__}")
     unknown = {str(key) for key in data} - keys
     if unknown:
-        raise ContractError(f"unknown key {', '.join(sorted(unknown))} in {where}; known keys: {', '.join(sorted(keys))}")
+        raise ContractError(f"unknown key {', '.join(sorted(unknown))} in {where}; "
+                            f"known keys: {', '.join(sorted(keys))}")
     missing = keys - optional - data.keys()
     if missing:
         raise ContractError(f"{where} lacks the key {', '.join(sorted(missing))}")

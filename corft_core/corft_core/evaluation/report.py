@@ -78,7 +78,8 @@ def comparison_sentences(comparisons: Mapping[str, Comparison]) -> list[str]:
         verdict = "no difference can be told" if difference.low <= 0 <= difference.high else (
             "CO-RFT succeeds more often" if difference.value > 0 else "CO-RFT succeeds less often")
         text = (f"{SPLIT_TITLES[split].capitalize()}: success {100 * difference.value:+.0f} points "
-                f"[{100 * difference.low:+.0f}, {100 * difference.high:+.0f}] over {difference.n} paired scenes: {verdict}.")
+                f"[{100 * difference.low:+.0f}, {100 * difference.high:+.0f}] "
+                f"over {difference.n} paired scenes: {verdict}.")
         if ratio.n:
             text += (f" Cycle time × {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] "
                      f"on the {ratio.n} scenes that both solve.")

@@ -6,9 +6,13 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from corft_core.cell import Cell
 
 Image = NDArray[np.uint8]
 VIDEO_SIZE = (240, 320)
@@ -55,8 +59,11 @@ def policy_videos(checkpoints: Mapping[str, Path], scenes: Mapping[str, str], ho
         rate_hz = policy.contract.rate_hz
         for title, scene_id in scenes.items():
             frames: list[Image] = []
-            for result in run_trials(policy, [scene_id], horizon_s,
-                                     on_step=lambda cell, frames=frames: frames.append(cell.render("overview", VIDEO_SIZE))):
+
+            def keep(cell: Cell, frames: list[Image] = frames) -> None:
+                frames.append(cell.render("overview", VIDEO_SIZE))
+
+            for result in run_trials(policy, [scene_id], horizon_s, on_step=keep):
                 outcome = f"success after {result.time_s:.1f} s" if result.success else "not in time"
                 recorded[title][f"{LABELS.get(name, name)}, {outcome}"] = frames
     return {title: to_data_uri(side_by_side(columns), 2 * rate_hz) for title, columns in recorded.items()}

@@ -192,7 +192,8 @@ class Demo:
             **{name: {split: summarise(rows[name], limit_s) for split, rows in results.items()} for name in POLICIES},
             "comparison": {split: to_json(value) for split, value in comparisons.items()},
             "command": " ".join(["ros2 run corft demo", *sys.argv[1:]]),
-            "commit": _commit(), "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "commit": _commit(),
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
             "versions": {name: version(name) for name in ("torch", "mujoco", "numpy", "transformers")},
         }
         values = json.loads((self.run / "q_vs_return.json").read_text())
@@ -247,13 +248,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "evaluate it. About 15 minutes on 2 cores.", formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  make demo\n  ros2 run corft demo --out out/demo --continue\n"
         "  ros2 run corft demo --out out/small --episodes 10 --scenes 10")
-    parser.add_argument("--out", default="out/demo", help="folder for everything the demo writes (default: %(default)s)")
+    parser.add_argument("--out", default="out/demo",
+                        help="folder for everything the demo writes (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=DEMONSTRATIONS, help="demonstrations (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=SCENES_IN_CELL,
                         help="held-out scenes a split in the cell (default: %(default)s)")
     parser.add_argument("--backbone", default="effnet", help="effnet, tiny or hf:<folder> (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of operator and training (default: %(default)s)")
-    parser.add_argument("--continue", dest="resume", action="store_true", help="reuse what earlier runs finished in --out")
+    parser.add_argument("--continue", dest="resume", action="store_true",
+                        help="reuse what earlier runs finished in --out")
     parser.add_argument("--domain-id", default=DOMAIN_ID,
                         help="ROS_DOMAIN_ID, apart from any real robot's (default: %(default)s)")
     return parser.parse_args(argv)

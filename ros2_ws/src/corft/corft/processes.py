@@ -43,7 +43,8 @@ class Child:
             status = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.stop()
-            raise CorftError(f"`{self.command}` was still running after {timeout_s:.0f} s. {self._last_lines()}") from None
+            raise CorftError(f"`{self.command}` was still running after {timeout_s:.0f} s. "
+                             f"{self._last_lines()}") from None
         self._reader.join(timeout=5)
         if status != 0:
             raise CorftError(f"`{self.command}` ended with status {status}. {self._last_lines()}")
