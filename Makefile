@@ -6,7 +6,7 @@ NAME ?=
 BACKBONE ?= effnet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench clean distclean
+.PHONY: help setup build demo publish test lint bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -18,6 +18,9 @@ build: setup ## the same; rebuilds what changed
 
 demo: setup ## record, convert, train, drive and evaluate in the simulated cell; writes out/demo/report.html
 	@$(ENV) ros2 run corft demo --out out/demo --backbone $(BACKBONE) $(ARGS)
+
+publish: setup ## keep the last demo's figures under results/ and in the README
+	@$(ENV) python tools/publish.py
 
 test: setup lint ## static checks and all tests
 	@$(ENV) python -m pytest $(ARGS)

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "corft_core/corft_core"
 ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "sensor_msgs", "std_msgs", "std_srvs", "geometry_msgs",
-                "trajectory_msgs", "diagnostic_msgs", "lifecycle_msgs", "corft_msgs", "corft", "ament_index_python", "rosgraph_msgs"}
+                "trajectory_msgs", "diagnostic_msgs", "lifecycle_msgs", "corft_msgs", "corft", "ament_index_python",
+                "rosgraph_msgs"}
 # A package may import from those listed; modules at the top (contract, trajectory, files, …) are open to all.
 ALLOWED = {
     "data": set(),
