@@ -78,6 +78,8 @@ def cell_model() -> Any:
 
 
 def _physics(spec: Any) -> None:
+    # The URDF's visual meshes are left out already; from here on it would drop the floor and the sky too.
+    spec.compiler.discardvisual = False
     spec.option.timestep = TIMESTEP_S
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -172,10 +174,10 @@ def _lamps_and_cameras(spec: Any) -> None:
                                                 ("fill", [0.2, 1.2, 1.6], [0.2, -0.7, -1.0], 0.26)):
         world.add_light(name=name, pos=position, dir=direction, directional=True, diffuse=[strength] * 3,
                         specular=[0.12] * 3, castshadow=name == "key")
-    _camera(world, "front", [0.99, 0.045, 0.52], [0.485, 0.045, 0.015], up=(0.0, 0.0, 1.0), fovy_deg=42.0)
+    _camera(world, "front", [0.98, 0.055, 0.64], [0.455, 0.055, 0.03], up=(0.0, 0.0, 1.0), fovy_deg=39.0)
     _camera(world, "overview", [1.35, -0.85, 0.85], [0.30, 0.03, 0.17], up=(0.0, 0.0, 1.0), fovy_deg=38.0)
     # On the hand, ahead of the fingers, looking down between their tips.
-    _camera(spec.body("panda_hand"), "wrist", [0.075, 0.0, 0.025], [0.0, 0.0, 0.112], up=(1.0, 0.0, 0.0), fovy_deg=70.0)
+    _camera(spec.body("panda_hand"), "wrist", [0.085, 0.0, 0.01], [0.035, 0.0, 0.16], up=(1.0, 0.0, 0.0), fovy_deg=72.0)
 
 
 def _camera(body: Any, name: str, position: Any, look_at: Any, up: Any, fovy_deg: float) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from corft_core.errors import CorftError
 
-Target = Literal["red", "blue"]
+Target = Literal["red_cube", "blue_cube"]
 
 CUBE_HALF_M = 0.02
 BIN_CENTRE_M = (0.50, 0.235)
@@ -33,7 +33,7 @@ CUBE_YAW_RAD = 0.2
 CLEARANCE_M = (0.055, 0.10)
 JOINT_NOISE_RAD = 0.008
 SPLITS = ("demo", "ind", "ood")
-OBJECTS = ("red_cube", "blue_cube")
+OBJECTS: tuple[Target, Target] = ("red_cube", "blue_cube")
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,9 @@ class Scene:
         return instruction_for(self.target)
 
     @property
-    def target_object(self) -> str:
-        """Name of the cube to move, ``red_cube`` or ``blue_cube``."""
-        return f"{self.target}_cube"
-
-    @property
     def target_xy_m(self) -> tuple[float, float]:
         """Start position of the cube to move."""
-        x, y, _ = self.cubes[0 if self.target == "red" else 1]
+        x, y, _ = self.cubes[OBJECTS.index(self.target)]
         return x, y
 
     def with_target(self, target: Target) -> Scene:
@@ -72,8 +67,8 @@ class Scene:
 
 
 def instruction_for(target: Target) -> str:
-    """The instruction that asks for the cube of this colour."""
-    return f"pick up the {target} cube and put it in the bin"
+    """The instruction that asks for this cube."""
+    return f"pick up the {target.replace('_', ' ')} and put it in the bin"
 
 
 def make_scene(scene_id: str) -> Scene:
@@ -87,7 +82,7 @@ def make_scene(scene_id: str) -> Scene:
                          "for example demo/0")
     index = int(number)
     rng = np.random.default_rng([zlib.crc32(split.encode()), index])
-    target: Target = "red" if index % 2 == 0 else "blue"
+    target: Target = "red_cube" if index % 2 == 0 else "blue_cube"
     region = UNSEEN_REGION_M if split == "ood" else DEMONSTRATED_REGION_M
     wanted = _uniform_xy(rng, region)
     other = _uniform_xy(rng, DEMONSTRATED_REGION_M)
@@ -95,7 +90,7 @@ def make_scene(scene_id: str) -> Scene:
         # Both are drawn again, so that the target's distribution stays the same everywhere but near corners.
         wanted, other = _uniform_xy(rng, region), _uniform_xy(rng, DEMONSTRATED_REGION_M)
     yaws = rng.uniform(-CUBE_YAW_RAD, CUBE_YAW_RAD, size=2)
-    red, blue = (wanted, other) if target == "red" else (other, wanted)
+    red, blue = (wanted, other) if target == "red_cube" else (other, wanted)
     noise = np.clip(rng.normal(0.0, JOINT_NOISE_RAD, size=7), -3 * JOINT_NOISE_RAD, 3 * JOINT_NOISE_RAD)
     return Scene(scene_id, target, ((*red, float(yaws[0])), (*blue, float(yaws[1]))),
                  tuple(float(value) for value in noise), float(rng.uniform(0.9, 1.1)))

@@ -1,0 +1,59 @@
+"""Inverse kinematics for the scripted operator: damped least squares on the same URDF, MuJoCo's Jacobians."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corft_core.cell import model as cell_model
+from corft_core.cell.backend import mujoco
+
+Array = NDArray[np.float64]
+
+# The tool frame points straight down with its x axis forward.
+TOOL_DOWN = np.diag([1.0, -1.0, -1.0])
+_DAMPING = 0.02
+_POSTURE_PULL = 0.1
+
+
+class ArmKinematics:
+    """Forward and inverse kinematics of the arm's tool frame in the base frame."""
+
+    def __init__(self, home_rad: tuple[float, ...] = cell_model.HOME_RAD) -> None:
+        self._model = cell_model.robot_spec().compile()
+        self._data = mujoco.MjData(self._model)
+        self._home = np.asarray(home_rad, dtype=np.float64)
+        self._body = self._model.body(cell_model.TOOL_FRAME).id
+        self._limits = self._model.jnt_range[:7] + np.array([0.03, -0.03])
+        self._jacobian = np.zeros((6, self._model.nv))
+
+    def tool_position(self, joints_rad: Array) -> Array:
+        """Position (3,) [m] of the tool frame at ``joints_rad`` (7,)."""
+        self._place(joints_rad)
+        return self._data.xpos[self._body].copy()
+
+    def solve(self, position_m: Array, yaw_rad: float, seed_rad: Array, iterations: int = 6) -> Array:
+        """Joints (7,) [rad] that put the tool at ``position_m`` pointing down, turned by ``yaw_rad`` about z.
+
+        Starts at ``seed_rad``, pulled towards the home posture in the null space. Returns the nearest it finds.
+        """
+        cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
+        wanted = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ TOOL_DOWN
+        joints = np.array(seed_rad, dtype=np.float64)
+        for _ in range(iterations):
+            self._place(joints)
+            current = self._data.xmat[self._body].reshape(3, 3)
+            turn = sum(np.cross(current[:, i], wanted[:, i]) for i in range(3)) / 2
+            error = np.concatenate([position_m - self._data.xpos[self._body], turn])
+            mujoco.mj_jacBody(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._body)
+            jacobian = self._jacobian[:, :7]
+            inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + _DAMPING**2 * np.eye(6))
+            null_space = np.eye(7) - inverse @ jacobian
+            joints = joints + inverse @ error + null_space @ (_POSTURE_PULL * (self._home - joints))
+            joints = np.clip(joints, self._limits[:, 0], self._limits[:, 1])
+        return joints
+
+    def _place(self, joints_rad: Array) -> None:
+        self._data.qpos[:7] = joints_rad
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)

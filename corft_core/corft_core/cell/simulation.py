@@ -1,0 +1,170 @@
+"""The simulated cell: physics, controllers, cameras and the judgement of success, without ROS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corft_core.cell import model as cell_model
+from corft_core.cell import scene as layout
+from corft_core.cell.backend import make_renderer, mujoco
+from corft_core.cell.controller import JointTrajectoryController
+from corft_core.cell.scene import Scene
+from corft_core.errors import CorftError
+from corft_core.trajectory import JointPath
+
+Array = NDArray[np.float64]
+
+CAMERAS = ("front", "wrist", "overview")
+OPEN_M = 0.04
+FINGER_SPEED_M_S = 0.15
+CONTROLLER_PERIOD_S = 0.004
+# The cube rests when it is slower than this, and the gripper is open when a finger is further out than that.
+REST_M_S, RELEASED_M = 0.03, 0.028
+
+
+class Cell:
+    """A Panda on a table with two cubes and a bin. Positions in the base frame (= ``panda_link0``), m and rad.
+
+    ``image_size``: (height, width) of rendered images. Time starts at 0 with every reset. Not safe for threads.
+    """
+
+    def __init__(self, image_size: tuple[int, int] = (128, 128),
+                 home_rad: tuple[float, ...] = cell_model.HOME_RAD) -> None:
+        self.image_size = image_size
+        self._model = cell_model.cell_model()
+        self._data = mujoco.MjData(self._model)
+        self._renderers: dict[tuple[int, int], Any] = {}
+        self._home = np.asarray(home_rad, dtype=np.float64)
+        self._arm = self._addresses(cell_model.ARM_JOINTS)
+        self._fingers = self._addresses(cell_model.FINGER_JOINTS)
+        self._velocity_lead = cell_model.ARM_DAMPING / cell_model.ARM_STIFFNESS
+        self._lights = self._model.light_diffuse.copy()
+        self.controller = JointTrajectoryController(cell_model.ARM_JOINTS, self._home)
+        self.scene: Scene | None = None
+        self._gripper_target_m = self._gripper_setpoint_m = OPEN_M
+
+    def reset(self, scene: Scene) -> None:
+        """Put cubes, arm and gripper where the scene says, at rest, at time 0."""
+        data = self._data
+        mujoco.mj_resetData(self._model, data)
+        arm = self._home + np.asarray(scene.joint_noise_rad)
+        data.qpos[self._arm], data.qpos[self._fingers] = arm, OPEN_M
+        for name, (x, y, yaw) in zip(layout.OBJECTS, scene.cubes, strict=True):
+            start = self._model.joint(name).qposadr[0]
+            data.qpos[start:start + 7] = [x, y, layout.CUBE_HALF_M, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+        self._model.light_diffuse[:] = self._lights * scene.light
+        self.controller = JointTrajectoryController(cell_model.ARM_JOINTS, arm)
+        self._gripper_target_m = self._gripper_setpoint_m = OPEN_M
+        self._actuate()
+        mujoco.mj_forward(self._model, data)
+        self.scene = scene
+
+    @property
+    def time_s(self) -> float:
+        """Simulated time since the reset."""
+        return float(self._data.time)
+
+    @property
+    def joint_positions(self) -> Array:
+        """Measured arm joints (7,) [rad]."""
+        return self._data.qpos[self._arm].copy()
+
+    @property
+    def joint_velocities(self) -> Array:
+        """Measured arm joint velocities (7,) [rad/s]."""
+        return self._data.qvel[self._arm].copy()
+
+    @property
+    def finger_position_m(self) -> float:
+        """Measured position of ``panda_finger_joint1``, 0 closed … 0.04 open."""
+        return float(self._data.qpos[self._fingers[0]])
+
+    @property
+    def finger_velocity_m_s(self) -> float:
+        """Measured velocity of ``panda_finger_joint1``."""
+        return float(self._data.qvel[self._fingers[0]])
+
+    @property
+    def tool_position(self) -> Array:
+        """Position (3,) [m] of the tool frame in the base frame."""
+        return self._data.body(cell_model.TOOL_FRAME).xpos.copy()
+
+    def command_trajectory(self, path: JointPath, start_s: float | None = None) -> None:
+        """Give the arm controller a trajectory that starts at ``start_s``, by default now.
+
+        Raises TrajectoryRejected as joint_trajectory_controller would.
+        """
+        self.controller.accept(path, self.time_s, start_s)
+
+    def command_gripper(self, position_m: float) -> None:
+        """Move the fingers to a position, clipped to 0 … 0.04 m. Raises CorftError when it isn't finite."""
+        if not np.isfinite(position_m):
+            raise CorftError(f"gripper command {position_m} is not a finite position in m")
+        self._gripper_target_m = float(np.clip(position_m, 0.0, OPEN_M))
+
+    def step(self, duration_s: float) -> None:
+        """Advance by ``duration_s``, a multiple of the controller's period of 4 ms."""
+        substeps = round(CONTROLLER_PERIOD_S / cell_model.TIMESTEP_S)
+        for _ in range(max(1, round(duration_s / CONTROLLER_PERIOD_S))):
+            self._actuate()
+            mujoco.mj_step(self._model, self._data, nstep=substeps)
+
+    def render(self, camera: str, size: tuple[int, int] | None = None, *, shadows: bool = False) -> NDArray[np.uint8]:
+        """RGB image (H, W, 3) of camera ``front``, ``wrist`` or ``overview`` (a bystander's, for reports).
+
+        ``size``: (height, width), by default ``image_size``. ``shadows`` look better and cost most of the time.
+        """
+        if camera not in CAMERAS:
+            raise CorftError(f"no camera {camera!r} in the cell, it has {', '.join(CAMERAS)}")
+        key = size or self.image_size
+        if key not in self._renderers:
+            self._renderers[key] = make_renderer(self._model, *key)
+        renderer = self._renderers[key]
+        renderer.update_scene(self._data, camera=camera)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        return renderer.render()
+
+    def field_of_view_rad(self, camera: str) -> float:
+        """Vertical opening angle of a camera."""
+        return float(np.deg2rad(self._model.camera(camera).fovy[0]))
+
+    @property
+    def success(self) -> bool:
+        """The target cube, and only it, rests in the bin and the gripper has let go of it."""
+        if self.scene is None or self.finger_position_m < RELEASED_M or self._gripper_target_m < RELEASED_M:
+            return False
+        if self.objects_in_bin() != {self.scene.target}:
+            return False
+        start = self._model.joint(self.scene.target).dofadr[0]
+        return bool(np.linalg.norm(self._data.qvel[start:start + 3]) < REST_M_S)
+
+    def objects_in_bin(self) -> set[str]:
+        """Names of the cubes inside the bin."""
+        return {name for name in layout.OBJECTS if layout.in_bin(self._data.body(name).xpos)}
+
+    def objects(self) -> dict[str, tuple[Array, Array]]:
+        """Name → position (3,) [m] and quaternion (4,) x, y, z, w of both cubes and the bin, in the base frame."""
+        return {name: (self._data.body(name).xpos.copy(), self._data.body(name).xquat[[1, 2, 3, 0]])
+                for name in (*layout.OBJECTS, "bin")}
+
+    def close(self) -> None:
+        """Free the renderers; the cell can still step."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _actuate(self) -> None:
+        desired = self.controller.desired(self._data.time)
+        # The servo's damping acts on the measured velocity: leading by the desired one leaves no lag.
+        self._data.ctrl[:7] = desired.positions + self._velocity_lead * desired.velocities
+        travel = FINGER_SPEED_M_S * CONTROLLER_PERIOD_S
+        self._gripper_setpoint_m += float(np.clip(self._gripper_target_m - self._gripper_setpoint_m, -travel, travel))
+        self._data.ctrl[7:9] = self._gripper_setpoint_m
+
+    def _addresses(self, joints: tuple[str, ...]) -> NDArray[np.intp]:
+        # All joints before the cubes have one coordinate, so positions and velocities share addresses.
+        return np.array([self._model.joint(name).qposadr[0] for name in joints])
