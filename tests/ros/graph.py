@@ -38,17 +38,18 @@ class NodeProcess:
         if namespace:
             command += ["-r", f"__ns:={namespace}"]
         sources = os.pathsep.join([str(ROOT / "corft_core"), str(ROOT / "ros2_ws" / "src" / "corft")])
-        self._log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            command, stdout=self._log, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": sources + os.pathsep + os.environ.get("PYTHONPATH", ""),
-                 "OMP_NUM_THREADS": "1"})
+        self._folder = tempfile.TemporaryDirectory()
+        self._log = Path(self._folder.name) / "output"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": sources + os.pathsep + os.environ.get("PYTHONPATH", ""),
+                     "OMP_NUM_THREADS": "1"})
 
     @property
     def output(self) -> str:
         """Everything printed so far."""
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        return self._log.read_text(errors="replace")
 
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Exit code, once the process has ended by itself."""

@@ -40,7 +40,6 @@ from corft_core.errors import CorftError
 
 OK, WARN, ERROR, STALE = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR,
                           DiagnosticStatus.STALE)
-SAFE_STOP_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,7 @@ class NodeTools:
     """Mixin for rclpy nodes: parameter table, diagnostics. Use `CorftNode` or `CorftLifecycleNode`."""
 
     PARAMETERS: tuple[Param, ...] = ()
+    SAFE_STOP_TIMEOUT_S = 3.0
     _table: dict[str, Param]
 
     def _setup_tools(self) -> None:
@@ -141,6 +141,8 @@ class NodeTools:
         self._table = {}
         self.failure = ""
         self.hardware_id = ""
+        self.exit_code = 0
+        self.exit_requested = threading.Event()
         self.add_on_set_parameters_callback(self._check_parameters)
         self.declare(self.PARAMETERS)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -206,6 +208,11 @@ class NodeTools:
         if self.failure:
             return [Diagnosis(ERROR, self.failure)]
         return list(self.diagnose())
+
+    def request_exit(self, exit_code: int) -> None:
+        """End the process as after a signal (safe stop first), with this exit code; from any thread."""
+        self.exit_code = exit_code
+        self.exit_requested.set()
 
     def safe_stop(self) -> None:
         """Bring what this node drives to a safe state; called on SIGINT and SIGTERM, context still valid."""
@@ -346,7 +353,6 @@ def run_node(node_class: Callable[[], NodeTools], args: list[str] | None = None,
     """
     # With no handler of ours yet, a signal during construction ends the process the default way.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
     try:
         node = node_class()
     except (CorftError, ParameterException) as error:
@@ -355,35 +361,33 @@ def run_node(node_class: Callable[[], NodeTools], args: list[str] | None = None,
         return 2
     assert isinstance(node, Node)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: node.exit_requested.set())
     executor: Executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
     executor.add_node(node)
-    exit_code = 0
 
     def spin() -> None:
-        nonlocal exit_code
         try:
             executor.spin()
         except ExternalShutdownException:
             pass  # somebody shut the context down: the ordinary end of spinning
         except Exception:
-            if not stop.is_set():
+            if not node.exit_requested.is_set():
                 node.get_logger().fatal(f"a callback raised, stopping:\n{traceback.format_exc()}")
-                exit_code = 1
+                node.exit_code = 1
         finally:
-            stop.set()
+            node.exit_requested.set()
 
     thread = threading.Thread(target=spin, name="executor", daemon=True)
     thread.start()
-    stop.wait()
+    node.exit_requested.wait()
     _stop_safely(node, executor, thread)
-    executor.shutdown(timeout_sec=SAFE_STOP_TIMEOUT_S)
-    thread.join(SAFE_STOP_TIMEOUT_S)
+    executor.shutdown(timeout_sec=node.SAFE_STOP_TIMEOUT_S)
+    thread.join(node.SAFE_STOP_TIMEOUT_S)
     node.dispose()
     node.destroy_node()
     rclpy.try_shutdown()
     node.release()
-    return exit_code
+    return node.exit_code
 
 
 def _stop_safely(node: NodeTools, executor: Executor, thread: threading.Thread) -> None:
@@ -391,7 +395,9 @@ def _stop_safely(node: NodeTools, executor: Executor, thread: threading.Thread) 
     if thread.is_alive():
         done = threading.Event()
         executor.create_task(node.safe_stop).add_done_callback(lambda _: done.set())
-        if done.wait(SAFE_STOP_TIMEOUT_S):
+        if done.wait(node.SAFE_STOP_TIMEOUT_S):
+            # What it published, and action results, still have to leave.
+            thread.join(0.1)
             return
     node.safe_stop()
 
