@@ -92,10 +92,10 @@ class SampleBuffer:
 class Aligner:
     """Buffers of all the contract's streams; ``push`` samples, ask for the observation or the action at a tick.
 
-    ``push`` takes messages (rclpy's or rosbags') as the robot publishes them: they are decoded, looked up by joint
-    name, cropped and resized on first use. Arrays count as already in final form: float (S,) for "joint_state" and
-    uint8 (H, W, 3) at the contract's size for cameras; a JointPath for "arm_command", an opening 0…1 for
-    "gripper_command". Safe to push and ask from several threads.
+    ``push`` takes messages (rclpy's or rosbags') as the robot publishes them: joints are looked up by name at once,
+    images decoded, cropped and resized on first use. Arrays count as already in final form: float (S,) for
+    "joint_state" and uint8 (H, W, 3) at the contract's size for cameras; a JointPath for "arm_command", an opening
+    0…1 for "gripper_command". Safe to push and ask from several threads.
     """
 
     def __init__(self, contract: Contract, history_s: float = 2.0) -> None:
@@ -119,6 +119,8 @@ class Aligner:
             else:
                 if isinstance(value, np.ndarray):
                     self._check(stream_name, value)
+                elif stream_name == "joint_state":
+                    value = self._convert(stream_name, value)
                 self._buffers[stream_name].push(stamp_ns, value)
 
     def observation(self, tick_ns: int) -> AlignedObservation:
