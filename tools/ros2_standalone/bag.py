@@ -11,8 +11,9 @@ from .packages import UsageError
 
 
 def _time(stamp_ns: int) -> str:
-    moment = datetime.fromtimestamp(stamp_ns / 1e9)
-    return f"{moment:%b %d %Y %H:%M:%S}.{stamp_ns % 1_000_000_000:09d} ({stamp_ns / 1e9:.9f})"
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds)
+    return f"{moment:%b %d %Y %H:%M:%S}.{nanoseconds:09d} ({seconds}.{nanoseconds:09d})"
 
 
 def _size(number: float) -> str:

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-l", "--loop", action="store_true", help="Start again at the end")
     parser.add_argument("-d", "--delay", type=float, default=0.0, help="Wait before playing [s]")
     parser.add_argument("--start-offset", type=float, default=0.0, help="Skip this much of the bag [s]")
-    parser.add_argument("--clock", type=float, nargs="?", const=40.0, default=0.0, help="Publish /clock at this rate [Hz]")
+    parser.add_argument(
+        "--clock", type=float, nargs="?", const=40.0, default=0.0, help="Publish /clock at this rate [Hz]"
+    )
 
 
 def publisher_qos(profiles: list[Any]) -> Any:
@@ -90,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
             chosen = [c for c in chosen if not (args.clock and c.topic == "/clock")]
             publishers: dict[int, Any] = {}
             for connection in chosen:
-                qos = publisher_qos(connection.ext.offered_qos_profiles)
+                qos = publisher_qos(getattr(connection.ext, "offered_qos_profiles", []))
                 publishers[connection.id] = node.create_publisher(interface(connection.msgtype), connection.topic, qos)
             _sleep_until(time.monotonic() + max(args.delay, 0.5), stopped)  # readers need a moment to be found
             count = 0

@@ -183,8 +183,8 @@ class Recorder:
     def report(self) -> None:
         """Counts by topic; names what was lost or never seen."""
         for track in sorted(self.tracks.values(), key=lambda t: t.topic):
-            lost = f", {track.lost} LOST" if track.lost else ""
-            self.say(f"{track.topic}: {track.count} messages{lost}", "WARN" if track.lost else "INFO")
+            note = f", {track.lost} LOST" if track.lost else ""
+            self.say(f"{track.topic}: {track.count} messages{note}", "WARN" if track.lost else "INFO")
         for topic in self.wanted:
             if topic not in self.tracks:
                 self.say(f"Topic '{topic}' was asked for but had no publisher: nothing recorded", "WARN")
@@ -242,7 +242,7 @@ def main(args: argparse.Namespace) -> int:
     if folder.exists():
         print(f"[ERROR] [ros2bag]: Output folder '{folder}' already exists.", file=sys.stderr)
         return 1
-    overrides = {}
+    overrides: dict[str, Any] = {}
     if args.qos_profile_overrides_path:
         overrides = yaml.safe_load(Path(args.qos_profile_overrides_path).read_text()) or {}
         for values in overrides.values():

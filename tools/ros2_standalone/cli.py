@@ -26,7 +26,9 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
 def usage() -> str:
     """What is supported."""
     lines = [f"  {verb} {'|'.join(subcommands or ())}".rstrip() for verb, (_, _, subcommands) in VERBS.items()]
-    return "usage: ros2 COMMAND ...\n\nA subset of the ROS 2 command line, for machines without ROS 2:\n" + "\n".join(lines)
+    return "usage: ros2 COMMAND ...\n\nA subset of the ROS 2 command line, for machines without ROS 2:\n" + "\n".join(
+        lines
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb, rest = argv[0], argv[1:]
     module, function, subcommands = VERBS.get(verb, ("", "", None))
-    unknown = not module or (subcommands is not None and rest and not rest[0].startswith("-") and rest[0] not in subcommands)
+    unknown = not module or (
+        subcommands is not None and rest and not rest[0].startswith("-") and rest[0] not in subcommands
+    )
     if unknown:
         print(f"ros2: '{' '.join(argv[:2])}' needs a ROS 2 installation\n\n{usage()}", file=sys.stderr)
         return 2

@@ -86,7 +86,11 @@ def qos_from_override(values: dict[str, Any], depth: int) -> QoSProfile:
     """QoS from an entry of an overrides file (history, depth, reliability, durability). Raises UsageError."""
     from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-    policies: dict[str, Any] = {"history": HistoryPolicy, "reliability": ReliabilityPolicy, "durability": DurabilityPolicy}
+    policies: dict[str, Any] = {
+        "history": HistoryPolicy,
+        "reliability": ReliabilityPolicy,
+        "durability": DurabilityPolicy,
+    }
     chosen: dict[str, Any] = {"depth": depth}
     for key, value in values.items():
         if key == "depth":
@@ -97,7 +101,13 @@ def qos_from_override(values: dict[str, Any], depth: int) -> QoSProfile:
             except KeyError as error:
                 known = [policy.name.lower() for policy in policies[key]]
                 raise UsageError(f"QoS override: {key} is one of {known}, not '{value}'") from error
-        elif key not in ("deadline", "lifespan", "liveliness", "liveliness_lease_duration", "avoid_ros_namespace_conventions"):
+        elif key not in (
+            "deadline",
+            "lifespan",
+            "liveliness",
+            "liveliness_lease_duration",
+            "avoid_ros_namespace_conventions",
+        ):
             raise UsageError(f"QoS override: unknown policy '{key}'")
     if chosen.get("history") == HistoryPolicy.KEEP_ALL:
         del chosen["depth"]

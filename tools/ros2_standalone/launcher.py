@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .packages import UsageError, extend_ament_prefix_path, package_share
-
-if TYPE_CHECKING:
-    from launch import LaunchDescription
 
 SHIM = Path(__file__).parent / "shim"
 ROS_ONLY = ("launch", "launch_ros", "launch_param_builder", "launch_testing", "launch_xml", "launch_yaml",
@@ -47,7 +45,9 @@ def find_launch_file(package: str, name: str) -> Path:
             f"file '{name}' was not found in the share directory of package '{package}' which is at '{share}'"
         )
     if len(found) > 1:
-        raise UsageError(f"file '{name}' was found more than once in the share directory of package '{package}': {found}")
+        raise UsageError(
+            f"file '{name}' was found more than once in the share directory of package '{package}': {found}"
+        )
     return found[0]
 
 
@@ -62,15 +62,14 @@ def parse_arguments(words: list[str]) -> list[tuple[str, str]]:
     return list(parsed.items())
 
 
-def show_arguments(description: LaunchDescription) -> None:
+def show_arguments(description: Any) -> None:
     """Print the declared arguments, those of included files too."""
-    from launch.actions import DeclareLaunchArgument
-
-    declared: dict[str, tuple[DeclareLaunchArgument, bool]] = {}
+    declares = importlib.import_module("launch.actions").DeclareLaunchArgument
+    declared: dict[str, tuple[Any, bool]] = {}
 
     def collect(entity: Any, conditional: bool) -> None:
         conditional = conditional or getattr(entity, "condition", None) is not None
-        if isinstance(entity, DeclareLaunchArgument):
+        if isinstance(entity, declares):
             declared.setdefault(entity.name, (entity, conditional))
         for child in entity.describe_sub_entities():
             collect(child, conditional)
@@ -91,13 +90,17 @@ def show_arguments(description: LaunchDescription) -> None:
 def main(argv: list[str]) -> int:
     """`ros2 launch PACKAGE FILE [name:=value …]` or `ros2 launch PATH [name:=value …]`."""
     parser = argparse.ArgumentParser(prog="ros2 launch", description="Run a launch file")
-    parser.add_argument("package_name", help="Name of the ROS package which contains the launch file, or path of a file")
+    parser.add_argument(
+        "package_name", help="Name of the ROS package which contains the launch file, or path of a file"
+    )
     parser.add_argument("launch_file_name", nargs="?", help="Name of the launch file")
     parser.add_argument("launch_arguments", nargs="*", help="Arguments to the launch file; '<name>:=<value>'")
     parser.add_argument("-n", "--noninteractive", action="store_true", help="Run with no terminal associated")
     parser.add_argument("-d", "--debug", action="store_true", help="Show the traceback of an error")
     parser.add_argument("-s", "--show-args", "--show-arguments", action="store_true", help="Show arguments of the file")
-    parser.add_argument("-a", "--show-all-subprocesses-output", action="store_true", help="Show all output on the screen")
+    parser.add_argument(
+        "-a", "--show-all-subprocesses-output", action="store_true", help="Show all output on the screen"
+    )
     args = parser.parse_intermixed_args(argv)
     offer_shim()
     words = ([args.launch_file_name] if args.launch_file_name else []) + args.launch_arguments
@@ -110,14 +113,13 @@ def main(argv: list[str]) -> int:
     if args.show_all_subprocesses_output:
         os.environ["OVERRIDE_LAUNCH_PROCESS_OUTPUT"] = "both"
 
-    from launch import LaunchDescription, LaunchService
-    from launch.actions import IncludeLaunchDescription
-    from launch.launch_description_sources import PythonLaunchDescriptionSource, load_launch_file
-
+    # by name, not `import`: a type checker would take the repository's folder launch/ for the module
+    launch = importlib.import_module("launch")
+    source = launch.launch_description_sources.PythonLaunchDescriptionSource(str(path))
     if args.show_args:
-        show_arguments(load_launch_file(str(path.resolve())))
+        show_arguments(source.get_launch_description(launch.LaunchContext()))
         return 0
-    include = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(path)), launch_arguments=parse_arguments(words))
-    service = LaunchService(argv=words, debug=args.debug, noninteractive=args.noninteractive)
-    service.include_launch_description(LaunchDescription([include]))
-    return service.run()
+    include = launch.actions.IncludeLaunchDescription(source, launch_arguments=parse_arguments(words))
+    service = launch.LaunchService(argv=words, debug=args.debug, noninteractive=args.noninteractive)
+    service.include_launch_description(launch.LaunchDescription([include]))
+    return int(service.run())

@@ -40,7 +40,8 @@ def register(type_name: str) -> Typestore:
     from rosbags.typesys import get_types_from_msg
 
     store = empty_typestore()
-    todo, found = [type_name], {}
+    todo = [type_name]
+    found: dict[str, Any] = {}
     while todo:
         name = todo.pop()
         if name in found or name in store.fielddefs:
@@ -111,7 +112,9 @@ def _list(value: Any, kind: str) -> Any:
 def as_plain(message: Any, *, truncate: int | None = None) -> Any:
     """A message as dictionaries, lists and numbers; arrays longer than `truncate` are cut."""
     if hasattr(message, "get_fields_and_field_types"):
-        return {name: as_plain(getattr(message, name), truncate=truncate) for name in message.get_fields_and_field_types()}
+        return {
+            name: as_plain(getattr(message, name), truncate=truncate) for name in message.get_fields_and_field_types()
+        }
     if isinstance(message, (str, bool, int, float)):
         return message
     if isinstance(message, bytes):

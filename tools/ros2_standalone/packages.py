@@ -58,7 +58,7 @@ def run(argv: list[str]) -> int:
         return 1
     path = str(known[args.executable_name])
     sys.stdout.flush()
-    os.execv(path, [path, *args.argv])
+    return os.execv(path, [path, *args.argv])
 
 
 def pkg(argv: list[str]) -> int:

@@ -15,7 +15,13 @@ from .events import ProcessExited, ProcessStarted
 from .substitutions import LaunchConfiguration
 
 # where stdout and stderr go for each value of `output`: (stdout on screen, stderr on screen)
-_SCREEN = {"log": (False, True), "screen": (True, True), "both": (True, True), "own_log": (False, False), "full": (True, True)}
+_SCREEN = {
+    "log": (False, True),
+    "screen": (True, True),
+    "both": (True, True),
+    "own_log": (False, False),
+    "full": (True, True),
+}
 
 
 class ExecuteProcess(Action):
@@ -66,7 +72,11 @@ class ExecuteProcess(Action):
 
     def get_sub_entities(self) -> list[Entity]:
         """Actions to run when the process ends, where they are known beforehand."""
-        return [] if callable(self.on_exit) or self.on_exit is None else list(entities_of(self.on_exit, None, LaunchContext()))
+        return (
+            []
+            if callable(self.on_exit) or self.on_exit is None
+            else list(entities_of(self.on_exit, None, LaunchContext()))
+        )
 
 
 class RunningProcess:

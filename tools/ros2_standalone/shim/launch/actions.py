@@ -57,11 +57,15 @@ class DeclareLaunchArgument(Action):
     def execute(self, context: LaunchContext) -> None:
         if self.name not in context.launch_configurations:
             if self.default_value is None:
-                raise RuntimeError(f"Required launch argument '{self.name}' (description: '{self.description}') was not provided")
+                raise RuntimeError(
+                    f"Required launch argument '{self.name}' (description: '{self.description}') was not provided"
+                )
             context.launch_configurations[self.name] = perform(context, self.default_value)
         value = context.launch_configurations[self.name]
         if self.choices is not None and value not in self.choices:
-            raise RuntimeError(f"Argument '{self.name}' provided value '{value}' is not valid. Valid options are: {self.choices}")
+            raise RuntimeError(
+                f"Argument '{self.name}' provided value '{value}' is not valid. Valid options are: {self.choices}"
+            )
 
 
 class IncludeLaunchDescription(Action):

@@ -35,7 +35,7 @@ class EventHandler:
 
     def matches(self, event: Any) -> bool:
         """True where this handler reacts to the event."""
-        if not isinstance(event, self.event_type):
+        if type(event) is not self.event_type:
             return False
         if self.target is None:
             return True

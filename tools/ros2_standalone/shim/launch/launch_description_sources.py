@@ -52,5 +52,7 @@ def load_launch_file(path: str) -> LaunchDescription:
         raise RuntimeError(f"launch file '{path}' does not define generate_launch_description()")
     description = generate()
     if not isinstance(description, LaunchDescription):
-        raise RuntimeError(f"generate_launch_description() of '{path}' returned {description!r}, not a LaunchDescription")
+        raise RuntimeError(
+            f"generate_launch_description() of '{path}' returned {description!r}, not a LaunchDescription"
+        )
     return description

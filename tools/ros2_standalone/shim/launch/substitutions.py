@@ -45,7 +45,9 @@ class LaunchConfiguration(Substitution):
 
     def __init__(self, variable_name: SomeSubstitutionsType, *, default: SomeSubstitutionsType | None = None) -> None:
         self.variable_name = normalize(variable_name)
-        self.default = None if default is None else normalize(str(default) if isinstance(default, (int, float)) else default)
+        self.default = (
+            None if default is None else normalize(str(default) if isinstance(default, (int, float)) else default)
+        )
 
     def perform(self, context: LaunchContext) -> str:
         name = perform(context, self.variable_name)
@@ -102,7 +104,7 @@ class PythonExpression(Substitution):
         names: dict[str, Any] = {name: importlib.import_module(name) for name in self.modules}
         if "math" in names:
             names.update(vars(math))
-        return str(eval(perform(context, self.expression), {}, names))  # noqa: S307 - the launch file's author wrote it
+        return str(eval(perform(context, self.expression), {}, names))
 
     def describe(self) -> str:
         return "PythonExpr(" + " + ".join(part.describe() for part in self.expression) + ")"
@@ -177,7 +179,10 @@ class IfElseSubstitution(Substitution):
     """One of two values, by a condition."""
 
     def __init__(
-        self, condition: SomeSubstitutionsType, if_value: SomeSubstitutionsType = "", else_value: SomeSubstitutionsType = ""
+        self,
+        condition: SomeSubstitutionsType,
+        if_value: SomeSubstitutionsType = "",
+        else_value: SomeSubstitutionsType = "",
     ) -> None:
         self.condition, self.if_value, self.else_value = (normalize(v) for v in (condition, if_value, else_value))
 

@@ -74,7 +74,7 @@ def _typed(value: Any, wanted: Any, source: Any) -> Any:
         return [_typed(item, get_args(wanted)[0], source) for item in value]
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if wanted is int and isinstance(value, bool) or not isinstance(value, wanted):
+    if (wanted is int and isinstance(value, bool)) or not isinstance(value, wanted):
         raise TypeError(f"'{source}' is not of the parameter's type {wanted.__name__}")
     return value
 
@@ -89,8 +89,12 @@ def _check(value: Any, source: Any) -> Any:
             return [float(item) for item in value]
         if len(kinds) == 1 and kinds <= {bool, int, float, str}:
             return list(value)
-        raise TypeError(f"Expected a non-empty sequence, with items of uniform type bool, int, float or str; got '{source}'")
-    raise TypeError(f"Allowed value types are bytes, bool, int, float, str and non-empty sequences of them; got '{source}'")
+        raise TypeError(
+            f"Expected a non-empty sequence, with items of uniform type bool, int, float or str; got '{source}'"
+        )
+    raise TypeError(
+        f"Allowed value types are bytes, bool, int, float, str and non-empty sequences of them; got '{source}'"
+    )
 
 
 def evaluate_value(context: LaunchContext, value: Any) -> Any:
