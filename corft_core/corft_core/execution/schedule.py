@@ -1,0 +1,91 @@
+"""When each action of a chunk is to be reached (step 1), and which gripper command is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corft_core.execution.chunk import Chunk
+from corft_core.execution.limits import MotionLimits
+from corft_core.execution.reasons import Reason, RefusedError
+from corft_core.execution.spline import State
+
+Array = NDArray[np.float64]
+# Part of the velocity limit that straight lines between actions may use; the spline needs the rest to round corners.
+CRUISE = 0.9
+
+
+@dataclass(frozen=True)
+class Waypoints:
+    """M actions still to come. ``due_s`` (M,) from the hand-off, ``positions`` (M, J), ``gripper`` (M,)."""
+
+    due_s: Array
+    positions: Array
+    gripper: Array
+    dropped: int = 0
+    stretch: float = 1.0
+
+    def first(self, count: int) -> Waypoints:
+        """Only the first ``count`` actions."""
+        return Waypoints(self.due_s[:count], self.positions[:count], self.gripper[:count], self.dropped, self.stretch)
+
+
+def remaining(chunk: Chunk, handoff_ns: int, min_actions: int, horizon_s: float) -> Waypoints:
+    """Actions due half a step or more after ``handoff_ns`` and within ``horizon_s``. Raises RefusedError."""
+    due_s = ((chunk.due_ns - handoff_ns) * 1e-9).astype(np.float64)
+    dropped = int(np.sum(due_s < 0.5 * chunk.dt_s))
+    left = len(due_s) - dropped
+    if left < min_actions:
+        late_s = (handoff_ns - chunk.stamp_ns) * 1e-9
+        raise RefusedError(Reason.TOO_FEW_LEFT, f"{left} of {len(due_s)} actions are still to come {late_s:.2f} s "
+                                                f"after the observation, {min_actions} are needed: the policy is too slow "
+                                                "for its horizon")
+    keep = slice(dropped, dropped + max(min_actions, int(np.sum(due_s[dropped:] <= horizon_s))))
+    return Waypoints(due_s[keep], chunk.positions[keep], chunk.gripper[keep], dropped)
+
+
+def stretched(waypoints: Waypoints, start: State, limits: MotionLimits, names: Sequence[str], slowest: float,
+              factor: float = 1.0) -> Waypoints:
+    """The waypoints later, so that straight lines between them keep the velocity limits.
+
+    Every interval is lengthened by what it needs, and at least by ``factor``. Raises RefusedError when an interval
+    needs more than ``slowest`` times its length: then the chunk jumps, and slowing down does not make it a motion.
+    """
+    intervals = np.diff(waypoints.due_s, prepend=0.0)
+    steps = np.diff(waypoints.positions, axis=0, prepend=start.position[None])
+    needed = np.abs(steps) / (CRUISE * limits.velocity) / intervals[:, None]
+    step, joint = divmod(int(np.argmax(needed)), len(names))
+    if needed[step, joint] > slowest:
+        origin = "the running motion" if step == 0 else f"action {waypoints.dropped + step - 1}"
+        raise RefusedError(Reason.STEP_TOO_LARGE,
+                           f"{names[joint]} would move {abs(steps[step, joint]):.3f} rad in {intervals[step]:.2f} s "
+                           f"after {origin}, {needed[step, joint]:.1f} times what its velocity limit "
+                           f"{limits.velocity[joint]:.2f} rad/s allows; up to {slowest:.1f} times is slowed down")
+    longer = intervals * np.maximum(np.max(needed, axis=1), factor)
+    due_s = np.cumsum(longer)
+    return Waypoints(due_s, waypoints.positions, waypoints.gripper, waypoints.dropped,
+                     waypoints.stretch * float(due_s[-1] / waypoints.due_s[-1]))
+
+
+class GripperSchedule:
+    """Gripper openings by the time at which they take force. Openings are never averaged."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[int, float]] = []
+
+    def replace(self, entries: Sequence[tuple[int, float]], from_ns: int) -> None:
+        """Entries ``(due_ns, opening)``; what was scheduled before ``from_ns`` stays."""
+        self._entries = [entry for entry in self._entries if entry[0] < from_ns] + sorted(entries)
+
+    def clear(self) -> None:
+        """Forget everything scheduled."""
+        self._entries = []
+
+    def take_due(self, now_ns: int) -> float | None:
+        """The latest opening due by ``now_ns``, once; None when none became due since the last call."""
+        due = [opening for due_ns, opening in self._entries if due_ns <= now_ns]
+        self._entries = [entry for entry in self._entries if entry[0] > now_ns]
+        return due[-1] if due else None

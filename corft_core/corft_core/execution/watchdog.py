@@ -1,0 +1,76 @@
+"""Reasons to stop that come from the robot, not from a chunk (step 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corft_core.contract import Contract
+from corft_core.execution.reasons import Reason, Refusal
+from corft_core.execution.spline import State
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measured arm joints (J,) in contract order, and when."""
+
+    stamp_ns: int
+    position: Array
+    velocity: Array
+
+
+class Watchdog:
+    """Compares what the robot does with what it was told."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._names = contract.robot.joints
+        self._max_age_s = contract.limits.max_observation_age_s
+        self._max_error_rad = contract.limits.max_tracking_error_rad
+        self._velocity = np.array(contract.limits.velocity_rad_s)
+
+    def stale(self, now_ns: int, measured: Measured | None) -> Refusal | None:
+        """OBSERVATION_STALE or NO_JOINT_STATE when the joint state can't be trusted at ``now_ns``."""
+        if measured is None:
+            return Refusal(Reason.NO_JOINT_STATE, "no joint state has arrived; is the robot's joint_state_broadcaster "
+                                                  "running, and on the same ROS_DOMAIN_ID?")
+        age_s = (now_ns - measured.stamp_ns) * 1e-9
+        if age_s > self._max_age_s:
+            return Refusal(Reason.OBSERVATION_STALE, f"the last joint state is {age_s:.2f} s old, at most "
+                                                     f"{self._max_age_s:.2f} s are allowed")
+        return None
+
+    def tracking_error(self, measured: Measured, commanded: Callable[[int], State | None]) -> float:
+        """Largest joint difference [rad] between measured and commanded at the measurement's time."""
+        state = commanded(measured.stamp_ns)
+        return 0.0 if state is None else float(np.max(np.abs(measured.position - state.position)))
+
+    def off_track(self, measured: Measured, commanded: Callable[[int], State | None]) -> Refusal | None:
+        """TRACKING_ERROR when the arm is not where it was told to be."""
+        state = commanded(measured.stamp_ns)
+        if state is None:
+            return None
+        error = np.abs(measured.position - state.position)
+        joint = int(np.argmax(error))
+        if error[joint] > self._max_error_rad:
+            return Refusal(Reason.TRACKING_ERROR, f"{self._names[joint]} is {error[joint]:.3f} rad from its command, "
+                                                  f"at most {self._max_error_rad:.3f} rad are allowed: is the arm "
+                                                  "blocked or its brake on?")
+        return None
+
+    def teleported(self, before: Measured | None, after: Measured) -> Refusal | None:
+        """TELEPORTED when a joint moved faster than twice its limit: a simulator's reset, or a broken encoder."""
+        if before is None:
+            return None
+        elapsed_s = max((after.stamp_ns - before.stamp_ns) * 1e-9, 0.0)
+        jump = np.abs(after.position - before.position)
+        excess = jump - (2 * self._velocity * elapsed_s + 0.05)
+        joint = int(np.argmax(excess))
+        if excess[joint] > 0:
+            return Refusal(Reason.TELEPORTED,
+                           f"{self._names[joint]} jumped {jump[joint]:.3f} rad within {elapsed_s:.3f} s")
+        return None
