@@ -1,0 +1,77 @@
+"""From command-line words to a training run; no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from corft_core.data.lerobot_reader import EpisodeDataset
+from corft_core.errors import CorftError
+from corft_core.learning.config import TrainConfig
+from corft_core.learning.run_folder import RunFolder
+from corft_core.learning.trainer import train
+from corft_core.policy.options import ConfigError, describe, override
+
+
+def print_settings() -> None:
+    """Every setting of a run with its default, meaning and source."""
+    print("\n".join(describe(TrainConfig)))
+
+
+def read_settings(config: Path | None, assignments: Sequence[str], backbone: str | None) -> TrainConfig:
+    """Settings from a YAML file, `key=value` words and the --backbone shortcut, later ones winning."""
+    data: Any = {}
+    if config is not None:
+        try:
+            data = yaml.safe_load(config.read_text()) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"settings file {config} cannot be read: {error}") from error
+    pairs: dict[str, Any] = {}
+    for word in assignments:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {word}: expected key=value, for example --set sft.steps=3000.")
+        pairs[key] = yaml.safe_load(value)
+    if backbone is not None:
+        pairs["policy.backbone"] = backbone
+    return override(TrainConfig, data, pairs)
+
+
+def start_run(
+    dataset: Path, folder: Path, config: Path | None, assignments: Sequence[str], backbone: str | None, device: str,
+    quiet: bool,
+) -> Path:
+    """Open the data set and train into a new folder."""
+    settings = read_settings(config, assignments, backbone)
+    data = EpisodeDataset.open(dataset)
+    _check_device(device)
+    _announce(data, settings)
+    return train(data, folder, settings, dataset_path=dataset, device=device, quiet=quiet)
+
+
+def resume_run(folder: Path, device: str, quiet: bool) -> Path:
+    """Continue a run from its last save, with its own settings and data set."""
+    settings, dataset = RunFolder(folder).read()
+    _check_device(device)
+    return train(EpisodeDataset.open(dataset), folder, settings, resume=True, device=device, quiet=quiet)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CorftError(f"device {device!r} cannot be used here ({reason}); try --device cpu.") from error
+
+
+def _announce(data: EpisodeDataset, settings: TrainConfig) -> None:
+    horizon, rate = settings.policy.horizon, data.contract.rate_hz
+    print(
+        f"{data.num_episodes} episodes, {data.num_frames} steps at {rate} Hz; chunks of {horizon} steps = "
+        f"{horizon / rate:.2f} s; backbone {settings.policy.backbone}, head {settings.policy.head.kind}, "
+        f"extraction {settings.co_rft.extraction}", flush=True,
+    )

@@ -1,0 +1,97 @@
+"""Settings of a training run, one YAML file or `--set key=value` each; saved as RUN/config.json.
+
+Sources in brackets as in policy/config.py: [paper], [study], [ours].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from corft_core.policy.config import PolicyConfig
+from corft_core.policy.options import ConfigError, option, section
+
+DETERMINISTIC = ("paper", "anchored", "weighted_anchor")
+EXTRACTIONS = ("best_of_n", "awr", *DETERMINISTIC)
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Stage 1: imitation of the demonstrations."""
+
+    steps: int = option(3000, "optimiser steps [study]", 0, 10_000_000)
+    batch: int = option(128, "samples per step [ours]", 1, 100_000)
+    lr: float = option(1e-3, "peak learning rate of the experts, cosine to 0 [study]", 0.0, 1.0)
+    backbone_lr: float = option(1e-4, "peak learning rate of a trained backbone [paper's neighbours]", 0.0, 1.0)
+    weight_decay: float = option(1e-3, "AdamW weight decay [ours]", 0.0, 10.0)
+    warmup: int = option(100, "steps of linear learning-rate warm-up [ours]", 0, 1_000_000)
+    ema: float = option(0.995, "decay of the averaged weights that are kept, 0 = keep the last ones [ours]", 0.0, 0.99999)
+    clip_norm: float = option(1.0, "largest gradient norm [ours]", 0.0, 1e6)
+    successes_only: bool = option(True, "imitate successful episodes only; stage 2 uses all")
+    token_noise: float = option(0.0, "noise on standardised vision tokens [ours]", 0.0, 10.0)
+    state_noise: float = option(0.0, "noise on the normalised state [ours]", 0.0, 10.0)
+    shift_px: int = option(4, "random image shift where the backbone is trained end to end [DrQ]", 0, 64)
+
+
+@dataclass(frozen=True)
+class CoRFTConfig:
+    """Stage 2: offline reinforcement learning with action chunks (CO-RFT) on the same data."""
+
+    steps: int = option(1500, "critic steps; 0 = no stage 2 [study: 1000 + 1000]", 0, 10_000_000)
+    warmup: int = option(750, "of these, steps before the actor moves [study]", 0, 10_000_000)
+    batch: int = option(128, "samples per step [study]", 1, 100_000)
+    lr: float = option(5e-4, "critic learning rate [study]", 0.0, 1.0)
+    weight_decay: float = option(1e-3, "AdamW weight decay of the critic [ours]", 0.0, 10.0)
+    gamma: float = option(0.98, "discount per step [study]", 0.0, 0.99999)
+    reward_copies: int = option(5, "k: how often the success step's reward counts, 1 = off [paper: about 5]", 1, 100)
+    targets: str = option(
+        "per_prefix", "G_i per prefix, or the paper's note: one G_h for all [paper]", choices=("per_prefix", "shared")
+    )
+    refresh: int = option(50, "critic steps between refreshes of the tabulated targets [study: 25]", 1, 1_000_000)
+    policy_samples: int = option(4, "policy chunks per state in targets and conservative term [study: 1]", 1, 64)
+    bootstrap: str = option(
+        "mean", "state value: mean over the policy's chunks or the best of them [study: mean]", choices=("mean", "max")
+    )
+    alpha: float = option(0.1, "weight of the calibrated conservative term, values in [0, 1] [study]", 0.0, 1e6)
+    calibrated: bool = option(True, "bound policy values below by the demonstration's return (Cal-QL) [paper]")
+    conservative: str = option(
+        "mean", "mean over policy chunks, or log-sum-exp with random chunks as in Cal-QL's code [paper]",
+        choices=("mean", "logsumexp"),
+    )
+    policy_noise: float = option(0.2, "noise on a deterministic policy's chunk in the conservative term [study]", 0.0, 10.0)
+    train_encoder: bool = option(False, "train the critic's observation encoder (else it stays the stage-1 encoder)")
+    extraction: str = option(
+        "awr", "how the policy improves; best-of-N ranking follows whenever the head is stochastic [study]",
+        choices=EXTRACTIONS,
+    )
+    actor_steps: int = option(1000, "actor updates [study]", 0, 10_000_000)
+    actor_lr: float = option(3e-4, "actor learning rate, cosine to 0 [study]", 0.0, 1.0)
+    temperature: float = option(1.0, "advantage weights exp(clip(T · A / std A, −6, 3)) [study: 3]", 0.0, 100.0)
+    q_weight: float = option(0.1, "weight of −Q / mean |Q| beside the imitation anchor [study]", 0.0, 1000.0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run."""
+
+    seed: int = option(0, "seed of everything", 0, 2**31 - 1)
+    threads: int = option(0, "torch threads, 0 = all cores of this process", 0, 1024)
+    log_every: int = option(50, "steps between lines of metrics.jsonl", 1, 1_000_000)
+    save_every: int = option(1000, "steps between saves for --resume", 1, 1_000_000)
+    held_out: int = option(0, "last episodes kept out of training, to log their action error", 0, 100_000)
+    policy: PolicyConfig = section(PolicyConfig, "networks")
+    sft: SFTConfig = section(SFTConfig, "stage 1")
+    co_rft: CoRFTConfig = section(CoRFTConfig, "stage 2")
+
+    def __post_init__(self) -> None:
+        head, extraction = self.policy.head.kind, self.co_rft.extraction
+        if extraction in DETERMINISTIC and head != "chunk":
+            raise ConfigError(
+                f"co_rft.extraction = {extraction} needs a deterministic head: add --set policy.head.kind=chunk, or "
+                "choose best_of_n or awr."
+            )
+        if extraction == "best_of_n" and head != "flow":
+            raise ConfigError("co_rft.extraction = best_of_n needs policy.head.kind = flow, or choose weighted_anchor.")
+        if self.co_rft.warmup > self.co_rft.steps:
+            raise ConfigError(
+                f"co_rft.warmup = {self.co_rft.warmup} is longer than co_rft.steps = {self.co_rft.steps}."
+            )

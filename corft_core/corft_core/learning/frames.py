@@ -1,0 +1,136 @@
+"""Training samples by frame number: observations from cached backbone tokens or live images, chunks as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corft_core.data.chunks import ChunkTable
+from corft_core.data.statistics import Statistics
+from corft_core.policy.actor import Observation
+from corft_core.policy.backbones import Backbone
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All frames' states, chunks and instructions on the training device."""
+
+    state: Tensor
+    """(N, S) normalised."""
+    actions: Tensor
+    """(N, H, A) normalised."""
+    valid: Tensor
+    """(N, H)."""
+    text_index: Tensor
+    """(N,) number of the frame's instruction."""
+    instructions: tuple[str, ...]
+    """Distinct instructions."""
+
+    @classmethod
+    def build(cls, dataset: Any, table: ChunkTable, statistics: Statistics, device: torch.device) -> Samples:
+        """From a data set with .state, .instructions (per episode) and its chunk table."""
+        state = np.asarray(dataset.state, np.float64)
+        distinct = tuple(sorted(set(dataset.instructions)))
+        by_episode = np.array([distinct.index(text) for text in dataset.instructions])
+        return cls(
+            state=torch.from_numpy(statistics.encode_state(state)).to(device),
+            actions=torch.from_numpy(statistics.encode_actions(table.action, state)).to(device),
+            valid=torch.from_numpy(table.valid).to(device),
+            text_index=torch.from_numpy(by_episode[table.episode]).to(device),
+            instructions=distinct,
+        )
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+class CachedFrames:
+    """Observations from tokens computed once by a backbone that no longer changes; half precision in memory."""
+
+    def __init__(self, samples: Samples, tokens: Tensor, text: Tensor, text_row: Tensor) -> None:
+        self.samples, self.tokens, self.text, self.text_row = samples, tokens, text, text_row
+
+    @classmethod
+    @torch.no_grad()
+    def compute(
+        cls, backbone: Backbone, images: list[np.ndarray], samples: Samples, device: torch.device,
+        progress: Progress = lambda n: None, batch: int = 32,
+    ) -> CachedFrames:
+        """Run the backbone over all frames; images: one (N, H, W, 3) array per camera."""
+        backbone.eval()
+        count = len(samples)
+        tokens = torch.empty((count, len(images), *backbone.vision_shape), dtype=torch.float16)
+        texts: list[Tensor] = []
+        for rows in _pieces(count, batch):
+            stacked = stack_images(images, rows).to(device)
+            if backbone.separable:
+                vision = backbone.encode_images(stacked)
+            else:
+                words = [samples.instructions[i] for i in samples.text_index[rows.to(device)].tolist()]
+                vision, text = backbone.encode(stacked, words)
+                texts.append(text)
+            tokens[rows] = vision.to("cpu", torch.float16)
+            progress(len(rows))
+        if backbone.separable:
+            return cls(samples, tokens.to(device), backbone.encode_text(list(samples.instructions)), samples.text_index)
+        return cls(samples, tokens.to(device), torch.cat(texts), torch.arange(count, device=device))
+
+    def observe(self, index: Tensor, train: bool = False) -> Observation:
+        """Observations of these frames."""
+        return Observation(self.tokens[index].float(), self.text[self.text_row[index]], self.samples.state[index])
+
+    def input_sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of these frames and all instruction embeddings, to fit the encoder's input scaling."""
+        return self.tokens[index], self.text
+
+
+class LiveFrames:
+    """Observations through a backbone that is being trained, with random image shifts."""
+
+    def __init__(
+        self, backbone: Backbone, images: list[np.ndarray], samples: Samples, device: torch.device, shift_px: int
+    ) -> None:
+        self.backbone, self.images, self.samples, self.device, self.shift_px = backbone, images, samples, device, shift_px
+
+    def observe(self, index: Tensor, train: bool = False) -> Observation:
+        """Observations of these frames; `train` shifts the images and keeps the graph."""
+        images = stack_images(self.images, index.cpu()).to(self.device)
+        if train and self.shift_px:
+            images = random_shift(images, self.shift_px)
+        words = [self.samples.instructions[i] for i in self.samples.text_index[index].tolist()]
+        tokens, text = self.backbone.encode(images, words)
+        return Observation(tokens, text, self.samples.state[index])
+
+    @torch.no_grad()
+    def input_sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of these frames and their instructions' embeddings."""
+        observation = self.observe(index)
+        return observation.tokens, observation.text
+
+
+def stack_images(images: list[np.ndarray], rows: Tensor) -> Tensor:
+    """Rows of every camera's (N, H, W, 3) array → uint8 (B, cameras, H, W, 3)."""
+    picked = rows.numpy()
+    return torch.from_numpy(np.stack([np.asarray(camera[picked]) for camera in images], 1))
+
+
+def random_shift(images: Tensor, reach_px: int) -> Tensor:
+    """Shift every image by up to `reach_px` pixels in x and y, edge pixels repeated; (B, cams, H, W, 3)."""
+    batch, cameras, height, width, _ = images.shape
+    dy, dx = torch.randint(-reach_px, reach_px + 1, (2, batch * cameras, 1))
+    rows = (torch.arange(height) + dy).clamp(0, height - 1).to(images.device)
+    columns = (torch.arange(width) + dx).clamp(0, width - 1).to(images.device)
+    flat = images.flatten(0, 1)
+    each = torch.arange(len(flat), device=images.device)[:, None, None]
+    return flat[each, rows[:, :, None], columns[:, None, :]].unflatten(0, (batch, cameras))
+
+
+def _pieces(count: int, size: int) -> Iterator[Tensor]:
+    return iter(torch.arange(count).split(size))

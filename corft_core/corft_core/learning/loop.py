@@ -1,0 +1,106 @@
+"""The step loop shared by both stages: progress, metrics, saves, SIGTERM, alarm on NaN."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from torch import Tensor
+from tqdm import tqdm
+
+from corft_core.errors import CorftError
+from corft_core.learning.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(CorftError):
+    """Training was asked to stop; everything is saved."""
+
+
+class Diverged(CorftError):
+    """A loss or value left its feasible range."""
+
+
+class Stage(Protocol):
+    """One training stage."""
+
+    name: str
+    steps: int
+
+    def step(self, step: int) -> dict[str, float]:
+        """Do optimiser step `step` (from 0) and return what to log."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State to save."""
+        ...
+
+    def extra(self) -> dict[str, Any]:
+        """JSON state to save."""
+        ...
+
+
+class StopRequest:
+    """Remembers SIGTERM or SIGINT until the loop reaches a step border."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Catch the signals inside the block (main thread only; elsewhere nothing is changed)."""
+        previous: dict[int, Any] = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                previous[number] = signal.signal(number, self._note)
+        except ValueError:  # not in the main thread: its owner handles signals
+            pass
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.signal = number
+
+
+def run_stage(
+    stage: Stage, run: RunFolder, start: int, log_every: int, save_every: int, stop: StopRequest, quiet: bool = False
+) -> None:
+    """Run steps start … stage.steps − 1. Raises Interrupted after saving, Diverged when a value is not finite."""
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    began = time.monotonic()
+    bar = tqdm(range(start, stage.steps), initial=start, total=stage.steps, desc=stage.name, disable=quiet,
+               mininterval=1.0, unit="step")
+    for step in bar:
+        info = stage.step(step)
+        for key, value in info.items():
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"{stage.name} step {step}: {key} is {value}. Lower the learning rate, check the data set with "
+                    f"bag_to_dataset's report; the last good state is in {run.resume_path}."
+                )
+            sums[key] = sums.get(key, 0.0) + value
+            counts[key] = counts.get(key, 0) + 1
+        done = step + 1
+        if done % log_every == 0 or done == stage.steps:
+            row = {key: sums[key] / counts[key] for key in sums}
+            run.log(stage.name, done, row | {"seconds": time.monotonic() - began})
+            bar.set_postfix({key: f"{value:.3g}" for key, value in list(row.items())[:3]})
+            sums, counts = {}, {}
+        if stop.signal is not None or (done % save_every == 0 and done < stage.steps):
+            run.save_state(stage.name, done, stage.tensors(), stage.extra() | {"sums": sums, "counts": counts})
+        if stop.signal is not None:
+            bar.close()
+            raise Interrupted(
+                f"stopped at {stage.name} step {done} by signal {stop.signal}; continue with "
+                f"ros2 run corft trainer --resume {run.folder}"
+            )

@@ -1,0 +1,71 @@
+"""Small training tools: learning-rate schedule, averaged weights, random streams that depend on the step alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def cosine(step: int, total: int, warmup: int) -> float:
+    """Learning-rate factor: linear warm-up, then half a cosine from 1 to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+
+def seed_step(seed: int, stage: int, step: int) -> None:
+    """Seed torch for one step: a resumed run draws what an uninterrupted one would have drawn."""
+    torch.manual_seed((seed * 1_000_003 + stage) * 1_000_000_007 + step)
+
+
+class Averaged:
+    """Exponential moving average of parameters; decay 0 keeps the parameters themselves."""
+
+    def __init__(self, modules: Iterable[nn.Module], decay: float) -> None:
+        self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        self.decay = decay
+        self.values: list[Tensor] = [p.detach().clone() for p in self.parameters]
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.updates += 1
+        decay = min(self.decay, self.updates / (self.updates + 10.0))  # forget the initial weights quickly
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1.0 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the average and the parameters; twice restores."""
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(value)
+            value.copy_(kept)
+
+    def state(self) -> dict[str, Tensor]:
+        return {str(i): value for i, value in enumerate(self.values)}
+
+    def load(self, state: dict[str, Tensor], updates: int) -> None:
+        for i, value in enumerate(self.values):
+            value.copy_(state[str(i)])
+        self.updates = updates
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as flat tensors, for safetensors."""
+    return {
+        f"{index}.{name}": value
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,90 @@
+"""A run's folder: config.json, metrics.jsonl, checkpoints/, resume/. Saves are atomic."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from corft_core.errors import CorftError
+from corft_core.files import atomic_folder, write_json, write_text
+from corft_core.learning.config import TrainConfig
+from corft_core.policy.options import parse
+
+CONFIG_VERSION = 1
+
+
+class RunFolder:
+    """Paths and files of one training run."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.metrics_path = self.folder / "metrics.jsonl"
+        self.resume_path = self.folder / "resume"
+
+    def checkpoint(self, stage: str) -> Path:
+        return self.folder / "checkpoints" / stage
+
+    def create(self, config: TrainConfig, dataset: Path | str) -> None:
+        """Start a new run; an existing one is never overwritten."""
+        if (self.folder / "config.json").exists():
+            raise CorftError(
+                f"{self.folder} already holds a run. Continue it with --resume {self.folder}, or name a new folder."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "config.json", {
+            "version": CONFIG_VERSION, "dataset": str(Path(dataset).resolve()), "train": asdict(config),
+        })
+
+    def read(self) -> tuple[TrainConfig, Path]:
+        """Configuration and data set of an existing run."""
+        try:
+            data = json.loads((self.folder / "config.json").read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise CorftError(f"{self.folder} holds no run to resume ({error}). Start one with: "
+                             f"ros2 run corft trainer DATASET {self.folder}") from error
+        if data.get("version") != CONFIG_VERSION:
+            raise CorftError(f"{self.folder}/config.json has version {data.get('version')!r}, expected {CONFIG_VERSION}.")
+        return parse(TrainConfig, data["train"]), Path(data["dataset"])
+
+    def log(self, stage: str, step: int, info: dict[str, float]) -> None:
+        """Append one line to metrics.jsonl; values that are not finite become null."""
+        row = {"stage": stage, "step": step}
+        row |= {key: round(value, 6) if math.isfinite(value) else None for key, value in info.items()}  # type: ignore[misc]
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl."""
+        if not self.metrics_path.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_path.read_text().splitlines() if line.strip()]
+
+    def save_state(self, stage: str, step: int, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
+        """Everything needed to continue `stage` after `step` finished steps."""
+        with atomic_folder(self.resume_path, overwrite=True) as temporary:
+            stored = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+            save_file(stored, temporary / "state.safetensors")
+            write_json(temporary / "state.json", {"stage": stage, "step": step, **extra})
+
+    def load_state(self) -> tuple[str, int, dict[str, Tensor], dict[str, Any]] | None:
+        """What `save_state` wrote last, or None; later metrics rows are dropped, they will be written again."""
+        if not (self.resume_path / "state.json").exists():
+            return None
+        try:
+            header = json.loads((self.resume_path / "state.json").read_text())
+            tensors = load_file(self.resume_path / "state.safetensors")
+        except (OSError, json.JSONDecodeError, SafetensorError) as error:
+            raise CorftError(f"{self.resume_path} is damaged ({error}); train again into a new folder.") from error
+        stage, step = header.pop("stage"), header.pop("step")
+        kept = [row for row in self.metrics() if row["stage"] != stage or row["step"] <= step]
+        if stage == "sft":
+            kept = [row for row in kept if row["stage"] == "sft"]
+        write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+        return stage, step, tensors, header

@@ -1,0 +1,93 @@
+"""The two experts over the backbone's tokens: actor (observation → chunk) and critic (observation, chunk → values)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from corft_core.policy.config import PolicyConfig
+from corft_core.policy.critic import make_critic, rank_chunks
+from corft_core.policy.heads import make_head
+from corft_core.policy.observation import ObservationEncoder
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the experts see: tokens (B, cameras, N, C), text (B, L), normalised state (B, S)."""
+
+    tokens: Tensor
+    text: Tensor
+    state: Tensor
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes that backbone and contract dictate."""
+
+    cameras: int
+    vision_shape: tuple[int, int]
+    text_dim: int
+    state_dim: int
+    action_dim: int
+
+
+class Actor(nn.Module):
+    """Observation encoder and action expert."""
+
+    def __init__(self, shapes: Shapes, config: PolicyConfig) -> None:
+        super().__init__()
+        self.encoder = ObservationEncoder(
+            shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder
+        )
+        self.head = make_head(config.encoder.embedding, config.horizon, shapes.action_dim, config.head)
+
+    def embed(self, observation: Observation) -> Tensor:
+        """(B, E)."""
+        return self.encoder(observation.tokens, observation.text, observation.state)
+
+    def loss(self, observation: Observation, actions: Tensor, valid: Tensor) -> Tensor:
+        """Imitation loss per sample (B,) towards normalised chunks (B, H, A)."""
+        return self.head.loss(self.embed(observation), actions, valid)
+
+    def sample(self, observation: Observation, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        """Normalised chunks (B, samples, H, A)."""
+        return self.head.sample(self.embed(observation), samples, generator)
+
+
+class Critic(nn.Module):
+    """Observation encoder of its own and the prefix critic expert."""
+
+    def __init__(self, shapes: Shapes, config: PolicyConfig) -> None:
+        super().__init__()
+        self.encoder = ObservationEncoder(
+            shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder
+        )
+        self.values = make_critic(config.encoder.embedding, config.horizon, shapes.action_dim, config.critic)
+        self.rank = config.selection.rank
+
+    def embed(self, observation: Observation) -> Tensor:
+        """(B, E)."""
+        return self.encoder(observation.tokens, observation.text, observation.state)
+
+    def forward(self, embedding: Tensor, actions: Tensor) -> Tensor:
+        """Prefix values (ensemble, B, n, H) of n chunks (B, n, H, A) per embedded observation (B, E)."""
+        return self.values(embedding, actions)
+
+    def score(self, embedding: Tensor, actions: Tensor) -> Tensor:
+        """One number per chunk, (B, n)."""
+        return rank_chunks(self(embedding, actions), self.rank)
+
+
+def choose_chunk(
+    actor: Actor, critic: Critic | None, observation: Observation, samples: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Run-time policy: the critic's favourite of `samples` chunks → chunk (B, H, A), its value (B,) or NaN."""
+    count = samples if critic is not None and actor.head.stochastic else 1
+    chunks = actor.sample(observation, count, generator)
+    if critic is None:
+        return chunks[:, 0], torch.full((len(chunks),), float("nan"))
+    scores = critic.score(critic.embed(observation), chunks)
+    value, best = scores.max(1)
+    return chunks[torch.arange(len(chunks)), best], value

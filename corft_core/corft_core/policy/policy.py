@@ -1,0 +1,116 @@
+"""The policy as a robot or a simulator uses it: camera images, state, instruction → chunk of absolute actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corft_core.contract import Contract
+from corft_core.errors import CorftError
+from corft_core.policy.actor import Observation, choose_chunk
+from corft_core.policy.checkpoint import Bundle, load_checkpoint, move
+
+
+@dataclass(frozen=True)
+class ChunkPrediction:
+    """`actions` float64 (B, H, A): absolute joint positions [rad] and gripper opening 0…1; step j is to be reached
+    (j + 1) / rate_hz after the observation. `value` float64 (B,): the critic's value, NaN without a critic."""
+
+    actions: NDArray[np.float64]
+    value: NDArray[np.float64]
+
+
+class Policy:
+    """A loaded checkpoint. Not thread-safe; use one per thread."""
+
+    def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
+        self.bundle = move(bundle, device)
+        self.device = torch.device(device)
+        self.samples = bundle.config.selection.samples
+        self._texts: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "cpu", robot: Contract | None = None) -> Policy:
+        """Read a checkpoint folder; `robot` (optional) must equal the contract it was trained with."""
+        return cls(load_checkpoint(folder, robot), device)
+
+    @property
+    def contract(self) -> Contract:
+        return self.bundle.contract
+
+    @property
+    def horizon(self) -> int:
+        """Steps of a chunk."""
+        return self.bundle.config.horizon
+
+    @property
+    def rate_hz(self) -> int:
+        return self.bundle.contract.rate_hz
+
+    @property
+    def policy_id(self) -> str:
+        return self.bundle.policy_id
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Instructions the policy was trained with; others are understood as far as the text model carries."""
+        return self.bundle.instructions
+
+    @torch.inference_mode()
+    def act(
+        self,
+        images: Mapping[str, NDArray[np.uint8]],
+        state: NDArray[np.floating],
+        instructions: Sequence[str],
+        generator: torch.Generator | None = None,
+    ) -> ChunkPrediction:
+        """Predict a chunk for each of B observations.
+
+        Args: images per camera of the contract, uint8 (B, H, W, 3); state (B, S) in contract order; B instructions;
+        generator (CPU) for the stochastic head's noise, None for torch's global one.
+        Raises CorftError when a camera is missing or a shape differs.
+        """
+        state = np.asarray(state, np.float64)
+        stacked = self._stack(images, state, instructions)
+        tokens, text = self._encode(stacked, list(instructions))
+        encoded = torch.from_numpy(self.bundle.statistics.encode_state(state)).to(self.device)
+        if generator is not None and generator.device != self.device:
+            generator = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        chunk, value = choose_chunk(
+            self.bundle.actor, self.bundle.critic, Observation(tokens, text, encoded), self.samples, generator
+        )
+        actions = self.bundle.statistics.decode_actions(chunk.cpu().numpy(), state)
+        return ChunkPrediction(actions, value.double().cpu().numpy())
+
+    def _stack(
+        self, images: Mapping[str, NDArray[np.uint8]], state: NDArray, instructions: Sequence[str]
+    ) -> Tensor:
+        names = [camera.name for camera in self.contract.cameras]
+        if set(images) != set(names):
+            raise CorftError(f"the policy sees the cameras {names}, got {sorted(images)}.")
+        count, width = len(instructions), len(self.contract.state_names)
+        if state.shape != (count, width):
+            raise CorftError(f"state must be ({count}, {width}): one row per instruction, got {state.shape}.")
+        for camera in self.contract.cameras:
+            expected = (count, *camera.size, 3)
+            if images[camera.name].shape != expected:
+                raise CorftError(f"images of {camera.name} must be {expected}, got {images[camera.name].shape}.")
+        return torch.from_numpy(np.stack([images[name] for name in names], 1)).to(self.device)
+
+    def _encode(self, images: Tensor, instructions: list[str]) -> tuple[Tensor, Tensor]:
+        backbone = self.bundle.backbone
+        if not backbone.separable:
+            return backbone.encode(images, instructions)
+        unseen = sorted(set(instructions) - set(self._texts))
+        if len(self._texts) + len(unseen) > 1000:
+            self._texts.clear()
+            unseen = sorted(set(instructions))
+        if unseen:
+            self._texts |= dict(zip(unseen, backbone.encode_text(unseen), strict=True))
+        return backbone.encode_images(images), torch.stack([self._texts[text] for text in instructions])

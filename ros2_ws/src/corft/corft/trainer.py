@@ -1,0 +1,88 @@
+"""`ros2 run corft trainer`: a data set becomes a policy, by imitation and then CO-RFT."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from corft_core.cli import run_main
+from corft_core.errors import CorftError
+
+EXAMPLES = """\
+examples:
+  ros2 run corft trainer data/pick out/pick
+  ros2 run corft trainer data/pick out/pick --set sft.steps=6000 --set co_rft.extraction=best_of_n
+  ros2 run corft trainer data/pick out/pick --backbone tiny --device cuda
+  ros2 run corft trainer --resume out/pick
+  ros2 run corft trainer --settings
+
+The run folder receives config.json, metrics.jsonl, curves.png, q_vs_return.json, checkpoints/sft and
+checkpoints/co_rft. Start the policy with: ros2 launch corft bringup.launch.py checkpoint:=out/pick/checkpoints/co_rft
+"""
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="ros2 run corft trainer", description=__doc__, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", nargs="?", type=Path, metavar="DATASET", help="LeRobot v3 folder of bag_to_dataset")
+    parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="new folder for the results")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML with settings (see --settings)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example "
+                        "co_rft.alpha=0.1; wins over --config; may be repeated")
+    parser.add_argument("--backbone", metavar="NAME", help="effnet (default), tiny, or hf:<folder or hub id>")
+    parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:0 … (default cpu)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue this run; takes everything from its folder")
+    parser.add_argument("--settings", action="store_true", help="print every setting with default and meaning")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser.parse_args(argv)
+
+
+def require_torch() -> None:
+    """Say which interpreter runs and how to give it torch when it has none."""
+    missing = [name for name in ("torch", "safetensors", "tqdm") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CorftError(
+            f"this interpreter, {sys.executable}, has no {', '.join(missing)}. `ros2 run` uses the Python that built "
+            "the workspace: run `make setup build` in the repository (it makes .venv and builds with it), then "
+            "`. tools/env.sh`, and try again."
+        )
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Parse, train, say where the result is."""
+    arguments = _arguments(argv)
+    require_torch()
+    from corft_core.learning.cli import print_settings, resume_run, start_run
+
+    if arguments.settings:
+        print_settings()
+        return 0
+    print(f"python: {sys.executable}", flush=True)
+    if arguments.resume is not None:
+        if arguments.dataset is not None or arguments.config or arguments.set or arguments.backbone:
+            raise CorftError("--resume takes its data set and settings from the run folder; give nothing beside it but "
+                             "--device.")
+        folder = resume_run(arguments.resume, arguments.device, arguments.quiet)
+    else:
+        if arguments.run is None:
+            raise CorftError("expected DATASET and RUN, for example: ros2 run corft trainer data/pick out/pick "
+                             "(--help shows more).")
+        folder = start_run(arguments.dataset, arguments.run, arguments.config, arguments.set, arguments.backbone,
+                           arguments.device, arguments.quiet)
+    print(f"done: {folder}\n" + "\n".join(f"  {path}" for path in sorted((folder / "checkpoints").iterdir())
+                                         if not path.name.startswith(".")))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Console entry point."""
+    return run_main(lambda: run(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
