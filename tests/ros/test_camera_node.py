@@ -126,7 +126,7 @@ def test_it_serves_only_while_active_and_can_be_activated_again(graph: Node) -> 
 
 
 def test_an_unknown_camera_is_refused_at_configure(graph: Node, contract_file: str) -> None:
-    with running("camera_node", {"contract": contract_file, "cameras": "[front,left]"}, name="other") as node:
+    with running("camera_node", {"contract": contract_file, "cameras": "front,left"}, name="other") as node:
         assert change_state(graph, "other", CONFIGURE) == [False]
         spin_until(graph, lambda: "parameter 'cameras' names left, the contract has front, wrist" in node.output)
         assert node.stop() == 0

@@ -33,7 +33,7 @@ class CameraNode(CorftLifecycleNode):
 
     PARAMETERS = (
         CONTRACT,
-        Param("cameras", [""], "Names of the contract's cameras to serve; empty: all of them."),
+        Param("cameras", "", "Names of the contract's cameras to serve, comma-separated; empty: all of them."),
         Param("expected_rate_hz", 0.0, "Frame rate that losses are counted against; 0: median of what is seen.",
               range=(0.0, 1000.0)),
     )
@@ -53,7 +53,7 @@ class CameraNode(CorftLifecycleNode):
 
         self._decode, self._prepare = decode_image, prepare_image
         contract = self.contract_from_parameter()
-        wanted = self.param("cameras")
+        wanted = [name.strip() for name in self.param("cameras").split(",") if name.strip()]
         known = [camera.name for camera in contract.cameras]
         unknown = sorted(set(wanted) - set(known))
         if unknown:

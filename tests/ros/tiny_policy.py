@@ -1,0 +1,43 @@
+"""A checkpoint small enough to make in a test: tiny backbone, random weights, chunks that stay near the joints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from corft_core.contract import Contract
+from corft_core.data.statistics import Statistics
+from corft_core.policy.actor import Actor, Critic
+from corft_core.policy.backbones import make_backbone
+from corft_core.policy.checkpoint import Bundle, network_shapes, save_checkpoint
+from corft_core.policy.config import CriticConfig, EncoderConfig, HeadConfig, PolicyConfig, SelectionConfig
+
+INSTRUCTIONS = ("put the red cube into the bin", "put the blue cube into the bin")
+HORIZON = 10
+REACH_RAD = 0.02
+"""Largest distance of a commanded joint from the measured one."""
+
+
+def make_tiny_checkpoint(folder: Path, contract: Contract) -> Path:
+    """Write a checkpoint for `contract` whose actions are the measured joints ± REACH_RAD."""
+    torch.manual_seed(0)
+    joints = len(contract.robot.joints)
+    chunk = (HORIZON, joints)
+    reach = np.full(chunk, REACH_RAD / 2)
+    statistics = Statistics(
+        representation="relative", state_mean=np.array(contract.robot.home_rad), state_scale=np.ones(joints),
+        action_mean=np.zeros(chunk), action_scale=reach / 2, action_low=-reach, action_high=reach, samples=1)
+    config = PolicyConfig(
+        horizon=HORIZON, backbone="tiny",
+        encoder=EncoderConfig(token_width=8, keypoints=4, value_width=4, embedding=16),
+        head=HeadConfig(width=16, layers=1, flow_steps=2), critic=CriticConfig(width=8, layers=1),
+        selection=SelectionConfig(samples=2))
+    cameras = contract.cameras
+    backbone = make_backbone("tiny", cameras=len(cameras), image_size=cameras[0].size)
+    shapes = network_shapes(backbone, contract)
+    save_checkpoint(folder, Bundle(
+        config=config, contract=contract, statistics=statistics, backbone=backbone, actor=Actor(shapes, config),
+        critic=Critic(shapes, config), policy_id="tiny-test", stage="co_rft", instructions=INSTRUCTIONS))
+    return folder
