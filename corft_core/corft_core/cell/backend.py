@@ -11,6 +11,8 @@ from corft_core.errors import CorftError
 if sys.platform == "linux":
     # MuJoCo reads this while it is imported; a machine without a screen needs EGL (or osmesa).
     os.environ.setdefault("MUJOCO_GL", "egl")
+    # Mesa's software renderer: for images this small its worker threads cost more than they give.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
 
 try:
     import mujoco
@@ -22,7 +24,7 @@ except (AttributeError, RuntimeError) as error:
                      "On Debian and Ubuntu: apt-get install libegl1 libgl1 libgl1-mesa-dri; or "
                      "apt-get install libosmesa6 and MUJOCO_GL=osmesa") from error
 
-__all__ = ["mujoco", "make_renderer"]
+__all__ = ["make_renderer", "mujoco"]
 
 
 def make_renderer(model: Any, height: int, width: int) -> Any:

@@ -32,7 +32,7 @@ class ArmKinematics:
         self._place(joints_rad)
         return self._data.xpos[self._body].copy()
 
-    def solve(self, position_m: Array, yaw_rad: float, seed_rad: Array, iterations: int = 6) -> Array:
+    def solve(self, position_m: Array, yaw_rad: float, seed_rad: Array, iterations: int = 4) -> Array:
         """Joints (7,) [rad] that put the tool at ``position_m`` pointing down, turned by ``yaw_rad`` about z.
 
         Starts at ``seed_rad``, pulled towards the home posture in the null space. Returns the nearest it finds.
@@ -40,16 +40,19 @@ class ArmKinematics:
         cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
         wanted = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ TOOL_DOWN
         joints = np.array(seed_rad, dtype=np.float64)
+        error = np.zeros(6)
         for _ in range(iterations):
             self._place(joints)
             current = self._data.xmat[self._body].reshape(3, 3)
-            turn = sum(np.cross(current[:, i], wanted[:, i]) for i in range(3)) / 2
-            error = np.concatenate([position_m - self._data.xpos[self._body], turn])
+            turn = wanted @ current.T
+            error[:3] = position_m - self._data.xpos[self._body]
+            error[3:] = (turn[2, 1] - turn[1, 2]) / 2, (turn[0, 2] - turn[2, 0]) / 2, (turn[1, 0] - turn[0, 1]) / 2
             mujoco.mj_jacBody(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._body)
             jacobian = self._jacobian[:, :7]
-            inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + _DAMPING**2 * np.eye(6))
-            null_space = np.eye(7) - inverse @ jacobian
-            joints = joints + inverse @ error + null_space @ (_POSTURE_PULL * (self._home - joints))
+            pull = _POSTURE_PULL * (self._home - joints)
+            # With M the damped inverse of J: M e + (1 - M J) p = M (e - J p) + p.
+            damped = jacobian @ jacobian.T + _DAMPING**2 * np.eye(6)
+            joints = joints + pull + jacobian.T @ np.linalg.solve(damped, error - jacobian @ pull)
             joints = np.clip(joints, self._limits[:, 0], self._limits[:, 1])
         return joints
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class Cell:
         self._model = cell_model.cell_model()
         self._data = mujoco.MjData(self._model)
         self._renderers: dict[tuple[int, int], Any] = {}
+        # A renderer that lives until the interpreter is torn down complains about its lost display.
+        self._finalizer = weakref.finalize(self, _close_renderers, self._renderers)
         self._home = np.asarray(home_rad, dtype=np.float64)
         self._arm = self._addresses(cell_model.ARM_JOINTS)
         self._fingers = self._addresses(cell_model.FINGER_JOINTS)
@@ -126,6 +129,8 @@ class Cell:
         renderer.update_scene(self._data, camera=camera)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        # The robot's own cameras never see above the horizon, and the sky costs a quarter of their time.
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = camera == "overview"
         return renderer.render()
 
     def field_of_view_rad(self, camera: str) -> float:
@@ -153,18 +158,21 @@ class Cell:
 
     def close(self) -> None:
         """Free the renderers; the cell can still step."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        _close_renderers(self._renderers)
 
     def _actuate(self) -> None:
         desired = self.controller.desired(self._data.time)
         # The servo's damping acts on the measured velocity: leading by the desired one leaves no lag.
         self._data.ctrl[:7] = desired.positions + self._velocity_lead * desired.velocities
         travel = FINGER_SPEED_M_S * CONTROLLER_PERIOD_S
-        self._gripper_setpoint_m += float(np.clip(self._gripper_target_m - self._gripper_setpoint_m, -travel, travel))
+        self._gripper_setpoint_m += max(-travel, min(travel, self._gripper_target_m - self._gripper_setpoint_m))
         self._data.ctrl[7:9] = self._gripper_setpoint_m
 
     def _addresses(self, joints: tuple[str, ...]) -> NDArray[np.intp]:
         # All joints before the cubes have one coordinate, so positions and velocities share addresses.
         return np.array([self._model.joint(name).qposadr[0] for name in joints])
+
+
+def _close_renderers(renderers: dict[tuple[int, int], Any]) -> None:
+    while renderers:
+        renderers.popitem()[1].close()

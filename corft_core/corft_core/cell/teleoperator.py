@@ -32,20 +32,20 @@ class Habits:
 
     speed: tuple[float, float] = (0.35, 1.0)
     """Range of the speed factor, drawn once an episode."""
-    cruise_m_s: float = 0.36
+    cruise_m_s: float = 0.30
     """Tool speed in free space at speed 1; near objects it is half."""
     acceleration_m_s2: float = 1.2
     idle_s: tuple[float, float] = (0.1, 0.5)
     """Before the first motion."""
-    pause: float = 0.010
+    pause: float = 0.018
     pause_s: tuple[float, float] = (0.4, 1.3)
-    detour: float = 0.010
+    detour: float = 0.020
     detour_m: tuple[float, float] = (0.03, 0.08)
     aim_error: float = 0.30
     """Share of grasps aimed 2.5–5 cm wrong and corrected above the cube."""
-    miss: float = 0.15
+    miss: float = 0.20
     """Share of grasps that close beside the cube, at first."""
-    late: float = 0.20
+    late: float = 0.30
     """Share of grasps that wait around the cube before closing."""
     noise_m: tuple[float, float] = (0.001, 0.004)
     """Range of the standard deviation of the hand's correlated tremor, drawn once an episode."""
