@@ -19,28 +19,43 @@ from corft_core.planning.interface import (
 from corft_core.planning.scene import load_scene, pose_matrix
 
 __all__ = ["Box", "Cylinder", "Mesh", "MotionPlanner", "PlanningError", "RobotDescription", "SceneObject",
-           "load_scene", "make_planner", "pose_matrix", "resolve_description"]
+           "build_planner", "load_scene", "make_planner", "pose_matrix", "resolve_description"]
 
 PLANNERS = ("embedded", "moveit")
 
 
 def make_planner(kind: str, contract: Contract, scene: Sequence[SceneObject] | str | Path | None = None,
                  **options: Any) -> MotionPlanner:
-    """The planner ``embedded`` or ``moveit`` for a contract's robot.
+    """The planner ``embedded``, in this process, or ``moveit``, in a process of its own, for a contract's robot.
 
     ``scene``: objects, or the path of a scene file. ``options`` go to :class:`embedded.EmbeddedPlanner` or
-    :class:`moveit.MoveItPlanner`. Raises PlanningError, also when the planner's libraries aren't installed.
+    :class:`moveit.MoveItPlanner` (which needs ``config``, the folder of MoveIt's YAML files). Close the planner when
+    done. Raises PlanningError, also when the planner's libraries aren't installed.
     """
     objects = load_scene(scene, contract.robot.base_frame) if isinstance(scene, (str, Path)) else list(scene or ())
-    if kind == "embedded":
-        try:
-            from corft_core.planning.embedded import EmbeddedPlanner
-        except ImportError as error:
-            raise PlanningError(f"the embedded planner lacks a library ({error}): pip install pin ompl toppra ruckig. "
-                                "A Pinocchio of the ROS installation on PYTHONPATH can hide the wheel.") from error
-        return EmbeddedPlanner(contract, scene=objects, **options)
     if kind == "moveit":
-        from corft_core.planning.moveit import MoveItPlanner
+        from corft_core.planning.moveit import require_moveit
+        from corft_core.planning.process import ProcessPlanner
 
-        return MoveItPlanner(contract, scene=objects, **options)
-    raise PlanningError(f"no planner {kind!r}; choose one of {', '.join(PLANNERS)}")
+        require_moveit()
+        return ProcessPlanner(kind, contract, objects, **options)
+    return build_planner(kind, contract, objects, options)
+
+
+def build_planner(kind: str, contract: Contract, objects: Sequence[SceneObject],
+                  options: dict[str, Any]) -> MotionPlanner:
+    """The planner itself, in this process whatever its kind. Raises PlanningError."""
+    if kind not in PLANNERS:
+        raise PlanningError(f"no planner {kind!r}; choose one of {', '.join(PLANNERS)}")
+    try:
+        if kind == "moveit":
+            from corft_core.planning.moveit import MoveItPlanner
+
+            return MoveItPlanner(contract, scene=objects, **options)
+        from corft_core.planning.embedded import EmbeddedPlanner
+
+        return EmbeddedPlanner(contract, scene=objects, **options)
+    except ImportError as error:
+        raise PlanningError(f"planner {kind} lacks a library ({error}). The embedded planner needs: pip install pin "
+                            "ompl toppra ruckig. A Pinocchio of the ROS installation on PYTHONPATH can hide the "
+                            "wheel.") from error

@@ -1,7 +1,8 @@
 """Kinematics and collision geometry of one arm on Pinocchio and Coal.
 
 All joints but the arm's are locked: the gripper at one opening, mimics of it alike, any other at its neutral
-position. Collision pairs are all pairs of links less those that the SRDF disables, as in MoveIt.
+position. Collision pairs are all pairs of links less those that the SRDF disables, as in MoveIt; links that the arm
+can't move are not checked against fixed objects, as when MoveIt checks its planning group.
 """
 
 from __future__ import annotations
@@ -160,7 +161,9 @@ class ArmModel:
             placed.append((geometry.addGeometryObject(body), item))
         for index, item in placed:
             for k in range(count):
-                if links[k] != item.attached_to and links[k] not in item.touch_links:
+                # No motion of the arm changes how its fixed links stand to fixed objects.
+                both_fixed = item.attached_to is None and geometry.geometryObjects[k].parentJoint == 0
+                if not both_fixed and links[k] != item.attached_to and links[k] not in item.touch_links:
                     geometry.addCollisionPair(pin.CollisionPair(k, index))
         # Fixed objects may overlap each other; one carried by the arm may not touch another.
         for a, (first, one) in enumerate(placed):

@@ -11,8 +11,12 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from corft_core.contract import Contract
 from corft_core.planning.interface import PlanningError
@@ -41,6 +45,26 @@ class RobotDescription:
         """The URDF with ``file://`` before each mesh path, as MoveIt and RViz read them."""
         return re.sub(r'filename="/', 'filename="file:///', self.urdf)
 
+    @cached_property
+    def _root(self) -> ElementTree.Element:
+        return ElementTree.fromstring(self.urdf)
+
+    def links(self, with_collision: bool = False) -> tuple[str, ...]:
+        """Names of the links, or only of those with collision geometry, in the URDF's order."""
+        return tuple(link.get("name", "") for link in self._root.findall("link")
+                     if not with_collision or link.find("collision") is not None)
+
+    def position_limits(self, joints: tuple[str, ...]) -> NDArray[np.float64]:
+        """(2, J): lower and upper position limits of ``joints``. Raises PlanningError naming a joint without them."""
+        limits = {joint.get("name"): joint.find("limit") for joint in self._root.findall("joint")}
+        rows = []
+        for name in joints:
+            limit = limits.get(name)
+            if limit is None or "lower" not in limit.attrib or "upper" not in limit.attrib:
+                raise PlanningError(f"the URDF has no position limits for {name}")
+            rows.append((float(limit.attrib["lower"]), float(limit.attrib["upper"])))
+        return np.array(rows).T
+
     def planning_group(self, joints: tuple[str, ...]) -> str:
         """Name of the SRDF group that holds exactly ``joints``. Raises PlanningError naming the groups there are."""
         root = ElementTree.fromstring(self.srdf)
@@ -61,7 +85,7 @@ class RobotDescription:
     def _chain(self, base: str, tip: str) -> list[str]:
         """Moving joints between two links."""
         parents = {}
-        for joint in ElementTree.fromstring(self.urdf).findall("joint"):
+        for joint in self._root.findall("joint"):
             child, parent = joint.find("child"), joint.find("parent")
             if child is not None and parent is not None:
                 parents[child.get("link", "")] = (joint.get("name", ""), parent.get("link", ""), joint.get("type"))

@@ -23,6 +23,7 @@ from corft_core.planning.interface import (
     check_path,
     check_pose,
     check_within,
+    densify,
 )
 from corft_core.trajectory import JointPath
 
@@ -131,7 +132,7 @@ class EmbeddedPlanner:
                 waypoints = found
             # A spline through few waypoints swings wide of the straight segments that were checked.
             for spacing_rad in (0.4, 0.2, 0.1, 0.05):
-                points = _densified(waypoints, spacing_rad)
+                points = densify(waypoints, spacing_rad)
                 path = self.time_parametrise(points, None, velocity_scale, acceleration_scale)
                 if self._curve_is_valid(path, bounds):
                     return path
@@ -252,12 +253,3 @@ class EmbeddedPlanner:
 def _between(times: Array) -> Array:
     """The times with each interval halved."""
     return np.sort(np.concatenate([times, (times[1:] + times[:-1]) / 2]))
-
-
-def _densified(waypoints: Array, spacing_rad: float) -> Array:
-    """Waypoints (N, J) with further ones on each straight segment, at most ``spacing_rad`` apart, ends kept."""
-    points = [waypoints[:1]]
-    for a, b in pairwise(waypoints):
-        steps = max(1, int(np.ceil(np.max(np.abs(b - a)) / spacing_rad)))
-        points.append(a + (b - a) * (np.arange(1, steps + 1) / steps)[:, None])
-    return np.concatenate(points)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -169,6 +170,15 @@ def check_scene(objects: Sequence[SceneObject]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise PlanningError(f"scene objects need distinct names, {', '.join(twice)} is given more than once")
+
+
+def densify(waypoints: Array, spacing_rad: float) -> Array:
+    """Waypoints (N, J) with further ones on each straight segment, at most ``spacing_rad`` apart in any joint."""
+    points = [waypoints[:1]]
+    for a, b in pairwise(waypoints):
+        steps = max(1, int(np.ceil(np.max(np.abs(b - a)) / spacing_rad)))
+        points.append(a + (b - a) * (np.arange(1, steps + 1) / steps)[:, None])
+    return np.concatenate(points)
 
 
 def check_within(q: Array, limits: Array, names: Sequence[str], what: str) -> None:

@@ -1,0 +1,129 @@
+"""Conversions between corft's types and the ROS messages that moveit_py takes. ROS is imported when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from corft_core.planning.interface import Array, Box, Cylinder, PlanningError, SceneObject
+from corft_core.trajectory import JointPath
+
+
+def pose(matrix_4x4: Array) -> Any:
+    """geometry_msgs/Pose of a homogeneous matrix."""
+    from geometry_msgs.msg import Point, Pose, Quaternion
+
+    x, y, z, w = quaternion_xyzw(matrix_4x4[:3, :3])
+    px, py, pz = (float(value) for value in matrix_4x4[:3, 3])
+    return Pose(position=Point(x=px, y=py, z=pz), orientation=Quaternion(x=x, y=y, z=z, w=w))
+
+
+def matrix(message: Any) -> Array:
+    """Homogeneous matrix of a geometry_msgs/Pose."""
+    p, q = message.position, message.orientation
+    result = np.eye(4)
+    result[:3, :3] = rotation_matrix(q.x, q.y, q.z, q.w)
+    result[:3, 3] = (p.x, p.y, p.z)
+    return result
+
+
+def quaternion_xyzw(rotation: Array) -> tuple[float, float, float, float]:
+    """Unit quaternion of a rotation matrix (3, 3): the eigenvector of Bar-Itzhack's symmetric matrix (2000)."""
+    r = np.asarray(rotation, dtype=np.float64)
+    k = np.array([
+        [r[0, 0] - r[1, 1] - r[2, 2], r[1, 0] + r[0, 1], r[2, 0] + r[0, 2], r[2, 1] - r[1, 2]],
+        [r[1, 0] + r[0, 1], r[1, 1] - r[0, 0] - r[2, 2], r[2, 1] + r[1, 2], r[0, 2] - r[2, 0]],
+        [r[2, 0] + r[0, 2], r[2, 1] + r[1, 2], r[2, 2] - r[0, 0] - r[1, 1], r[1, 0] - r[0, 1]],
+        [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1], r[0, 0] + r[1, 1] + r[2, 2]]]) / 3
+    x, y, z, w = np.linalg.eigh(k)[1][:, -1]
+    sign = -1.0 if w < 0 else 1.0
+    return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
+
+
+def rotation_matrix(x: float, y: float, z: float, w: float) -> Array:
+    """Rotation matrix (3, 3) of a quaternion, which is normalised first."""
+    x, y, z, w = np.array([x, y, z, w]) / np.linalg.norm([x, y, z, w])
+    return np.array([[1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                     [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                     [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]])
+
+
+def scene_object(item: SceneObject, base_frame: str, remove: bool = False) -> tuple[Any, Any | None]:
+    """moveit_msgs CollisionObject, and AttachedCollisionObject when a link carries it or links may touch it."""
+    from moveit_msgs.msg import AttachedCollisionObject, CollisionObject
+    from shape_msgs.msg import SolidPrimitive
+
+    message = CollisionObject(id=item.name)
+    message.header.frame_id = item.attached_to or base_frame
+    message.operation = CollisionObject.REMOVE if remove else CollisionObject.ADD
+    if not remove:
+        if isinstance(item.shape, Box):
+            message.primitives = [SolidPrimitive(type=SolidPrimitive.BOX, dimensions=list(item.shape.size_m))]
+        elif isinstance(item.shape, Cylinder):
+            size = [item.shape.height_m, item.shape.radius_m]
+            message.primitives = [SolidPrimitive(type=SolidPrimitive.CYLINDER, dimensions=size)]
+        else:
+            message.meshes = [_mesh(item)]
+        if message.primitives:
+            message.primitive_poses = [pose(item.pose)]
+        else:
+            message.mesh_poses = [pose(item.pose)]
+    if item.attached_to is None and not item.touch_links:
+        return message, None
+    attached = AttachedCollisionObject(link_name=item.attached_to or base_frame, object=message)
+    attached.touch_links = sorted({attached.link_name, *item.touch_links})
+    return message, attached
+
+
+def trajectory(names: Sequence[str], positions: Array) -> Any:
+    """moveit_msgs/RobotTrajectory of waypoints (N, J) without times."""
+    from moveit_msgs.msg import RobotTrajectory
+    from trajectory_msgs.msg import JointTrajectoryPoint
+
+    message = RobotTrajectory()
+    message.joint_trajectory.joint_names = list(names)
+    message.joint_trajectory.points = [JointTrajectoryPoint(positions=[float(v) for v in row]) for row in positions]
+    return message
+
+
+def trajectory_of(path: JointPath) -> Any:
+    """moveit_msgs/RobotTrajectory of a path with its times, velocities and accelerations."""
+    from builtin_interfaces.msg import Duration
+
+    message = trajectory(path.names, path.positions)
+    for k, point in enumerate(message.joint_trajectory.points):
+        nanoseconds = round(float(path.times_s[k]) * 1e9)
+        point.time_from_start = Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+        if path.velocities is not None:
+            point.velocities = [float(value) for value in path.velocities[k]]
+        if path.accelerations is not None:
+            point.accelerations = [float(value) for value in path.accelerations[k]]
+    return message
+
+
+def joint_path(message: Any, names: Sequence[str]) -> JointPath:
+    """JointPath of a moveit_msgs/RobotTrajectory, joints by name. Points that share a time are merged."""
+    source = message.joint_trajectory
+    missing = [name for name in names if name not in source.joint_names]
+    if missing or not source.points:
+        raise PlanningError(f"MoveIt's trajectory has {len(source.points)} points and lacks the joints {missing}")
+    order = [list(source.joint_names).index(name) for name in names]
+    times = np.array([point.time_from_start.sec + point.time_from_start.nanosec * 1e-9 for point in source.points])
+    kept = np.concatenate([[True], np.diff(times) > 1e-9])
+
+    def column(values: list[Any]) -> Array | None:
+        complete = all(len(value) == len(source.joint_names) for value in values)
+        return np.array(values, dtype=np.float64)[kept][:, order] if complete else None
+
+    positions = column([point.positions for point in source.points])
+    assert positions is not None
+    velocities = column([point.velocities for point in source.points])
+    accelerations = column([point.accelerations for point in source.points]) if velocities is not None else None
+    return JointPath(tuple(names), times[kept], positions, velocities, accelerations)
+
+
+def _mesh(item: SceneObject) -> Any:
+    raise PlanningError(f"scene object {item.name}: meshes are not supported with planner moveit, use boxes or "
+                        "cylinders, or planner:=embedded")
