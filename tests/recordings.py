@@ -144,7 +144,8 @@ class Recording:
                 out.append((stamp, "joint_state", build.joint_state(stamp, names, [values[name] for name in names])))
             for stamp in range(at + 1_000_000, end, SECOND // 10):
                 s = (stamp - at) * 1e-9
-                out.append((stamp, "arm_command", build.trajectory(arm, [(0.1, target(s + 0.1)), (0.4, target(s + 0.4))])))
+                points = [(0.1, target(s + 0.1)), (0.4, target(s + 0.4))]
+                out.append((stamp, "arm_command", build.trajectory(arm, points)))
             out.append((at + 2_000_000, "gripper_command", build.gripper(0.04)))
             out.append(((at + end) // 2, "gripper_command", build.gripper(0.0)))
             for camera in self.contract.cameras:

@@ -19,7 +19,7 @@ import numpy as np
 from corft_core.contract import CameraStream, Contract
 from corft_core.data.commands import ArmCommands, GripperCommands
 from corft_core.data.images import decode_image, prepare_image
-from corft_core.data.messages import MessageError, gripper_opening, joint_path, joint_vector
+from corft_core.data.messages import MessageError, gripper_opening, header_stamp_ns, joint_path, joint_vector
 from corft_core.trajectory import JointPath
 
 logger = logging.getLogger(__name__)
@@ -111,8 +111,7 @@ class Aligner:
         """Add a sample. Raises MessageError or KeyError when it does not belong to the stream."""
         with self._lock:
             if stream_name == "arm_command":
-                path = value if isinstance(value, JointPath) else joint_path(value, self.contract)
-                self._arm.push(stamp_ns, path, self._measured(stamp_ns))
+                self._push_arm(stamp_ns, value)
             elif stream_name == "gripper_command":
                 opening = gripper_opening(value, self.contract) if hasattr(value, "data") else float(value)
                 self._gripper.push(stamp_ns, opening)
@@ -169,6 +168,14 @@ class Aligner:
                 buffer.clear()
             self._arm.clear()
             self._gripper.clear()
+
+    def _push_arm(self, stamp_ns: int, value: Any) -> None:
+        start_ns = None if isinstance(value, JointPath) else header_stamp_ns(value)
+        path = value if isinstance(value, JointPath) else joint_path(value, self.contract)
+        try:
+            self._arm.push(stamp_ns, path, self._measured(stamp_ns), start_ns)
+        except ValueError as error:
+            raise MessageError(f"joint trajectory: {error}") from error
 
     def _measured(self, tick_ns: int, gripper: bool = False) -> np.ndarray[Any, np.dtype[np.float64]] | None:
         buffer = self._buffers["joint_state"]

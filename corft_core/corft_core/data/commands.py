@@ -15,46 +15,78 @@ Vector = NDArray[np.float64]
 
 @dataclass(order=True)
 class _Running:
-    """A trajectory since ``start_ns``; ``origin`` (J,) is the setpoint it replaced, known when it was pushed."""
+    """A trajectory in force from ``since_ns``; the path's time 0 is ``since_ns``."""
 
-    start_ns: int
+    since_ns: int
     path: JointPath = field(compare=False)
-    origin: Vector | None = field(compare=False)
 
-    def setpoint(self, tick_ns: int) -> Vector:
-        time_s = (tick_ns - self.start_ns) * 1e-9
-        first_s = float(self.path.times_s[0])
-        if self.origin is not None and time_s < first_s:
-            # A controller moves from where it is to the first point; it does not jump there.
-            return self.origin + (self.path.positions[0] - self.origin) * (max(time_s, 0.0) / first_s)
-        return self.path.sample(time_s)[0]
+    def sample(self, tick_ns: int) -> tuple[Vector, Vector, Vector]:
+        return self.path.sample((tick_ns - self.since_ns) * 1e-9)
 
 
 class ArmCommands:
-    """Trajectories by start time. Each replaces the one before at its start, as joint_trajectory_controller does."""
+    """Trajectories by the time they took over, with joint_trajectory_controller's semantics.
+
+    Each replaces the one before at once and is joined to the desired state of that moment, so the setpoint never
+    jumps; after its last point the setpoint holds.
+    """
 
     def __init__(self, history_ns: int) -> None:
         self._history_ns = history_ns
         self._running: list[_Running] = []
 
-    def push(self, start_ns: int, path: JointPath, measured: Vector | None) -> None:
-        """Add a trajectory that starts at ``start_ns``; ``measured`` (J,) is where the arm was, if known."""
-        if self._running and start_ns < self._running[-1].start_ns - self._history_ns:
+    def push(self, since_ns: int, path: JointPath, measured: Vector | None, start_ns: int | None = None) -> None:
+        """Add a trajectory received at ``since_ns`` whose time 0 is ``start_ns`` (None: reception).
+
+        ``measured`` (J,) is where the arm was, used when no command ran before. Raises ValueError when the
+        trajectory ended before it was received.
+        """
+        if self._running and since_ns < self._running[-1].since_ns - self._history_ns:
             self._running.clear()
-        before = self.setpoint(start_ns)
-        insort(self._running, _Running(start_ns, path, measured if before is None else before))
+        before = self._at(since_ns)
+        if before is not None:
+            desired = before.sample(since_ns)
+        elif measured is not None:
+            desired = (measured, np.zeros_like(measured), np.zeros_like(measured))
+        else:
+            desired = None
+        insort(self._running, _Running(since_ns, _joined(path, desired, ((start_ns or since_ns) - since_ns) * 1e-9)))
         # Keep everything in force during the history: one trajectory that began before it, and the later ones.
-        keep = bisect_right([r.start_ns for r in self._running], self._running[-1].start_ns - self._history_ns) - 1
+        keep = bisect_right([r.since_ns for r in self._running], self._running[-1].since_ns - self._history_ns) - 1
         del self._running[: max(0, keep)]
 
     def setpoint(self, tick_ns: int) -> Vector | None:
-        """Setpoint (J,) [rad] at ``tick_ns``, or None before the first command."""
-        index = bisect_right([r.start_ns for r in self._running], tick_ns) - 1
-        return None if index < 0 else self._running[index].setpoint(tick_ns)
+        """Desired positions (J,) [rad] at ``tick_ns``, or None before the first command."""
+        running = self._at(tick_ns)
+        return None if running is None else running.sample(tick_ns)[0]
 
     def clear(self) -> None:
         """Forget all trajectories."""
         self._running.clear()
+
+    def _at(self, tick_ns: int) -> _Running | None:
+        index = bisect_right([r.since_ns for r in self._running], tick_ns) - 1
+        return None if index < 0 else self._running[index]
+
+
+def _joined(path: JointPath, desired: tuple[Vector, Vector, Vector] | None, shift_s: float) -> JointPath:
+    """``path`` shifted by ``shift_s``, its past points dropped, preceded by the ``desired`` state at time 0."""
+    times = path.times_s + shift_s
+    future = times > 0 if desired is not None else times >= 0
+    if not np.any(future):
+        if shift_s:
+            raise ValueError(f"the trajectory ended {-times[-1]:.3f} s before it was received")
+        return path  # one point at time 0: a step command
+    columns = (path.positions, path.velocities, path.accelerations)
+    kept = [None if values is None else values[future] for values in columns]
+    times = times[future]
+    if desired is not None:
+        kept = [None if values is None else np.vstack([first, values])
+                for first, values in zip(desired, kept, strict=True)]
+        times = np.concatenate([[0.0], times])
+    positions, velocities, accelerations = kept
+    assert positions is not None
+    return JointPath(path.names, times, positions, velocities, accelerations)
 
 
 class GripperCommands:
@@ -68,13 +100,13 @@ class GripperCommands:
         """Add a commanded opening 0…1."""
         if self._samples and stamp_ns < self._samples[-1][0] - self._history_ns:
             self._samples.clear()
-        insort(self._samples, (stamp_ns, opening))
-        keep = bisect_right(self._samples, (self._samples[-1][0] - self._history_ns, np.inf)) - 1
+        insort(self._samples, (stamp_ns, opening), key=lambda sample: sample[0])
+        keep = bisect_right(self._samples, self._samples[-1][0] - self._history_ns, key=lambda s: s[0]) - 1
         del self._samples[: max(0, keep)]
 
     def latest(self, tick_ns: int) -> float | None:
         """The opening commanded last at or before ``tick_ns``."""
-        index = bisect_right(self._samples, (tick_ns, np.inf)) - 1
+        index = bisect_right(self._samples, tick_ns, key=lambda sample: sample[0]) - 1
         return None if index < 0 else self._samples[index][1]
 
     def clear(self) -> None:
