@@ -19,7 +19,7 @@ _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _MAPS: dict[str, tuple[int, ...]] = {"8": (8,), "16": (16,), "8+16": (8, 16)}
-_PIECE = 8  # images per forward without gradient
+_PIECE = 4  # images per forward without gradient
 
 
 class EffNetBackbone(Backbone):

@@ -26,12 +26,20 @@ class _SameConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride == 1:
-            return F.conv2d(input, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
-        height, width = input.shape[-2:]
-        pad_h, pad_w = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in (height, width))
-        input = F.pad(input, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2))
-        return F.conv2d(input, self.weight, self.bias, stride, 0, 1, self.groups)
+        weight, padding = self.weight, [kernel // 2] * 2
+        if stride == 2:
+            # An even side wants one row less of padding in front. A zero row before the kernel has that effect
+            # and, unlike padding the image, copies nothing.
+            front = [1 - size % 2 for size in input.shape[-2:]]
+            weight = F.pad(weight, (front[1], 0, front[0], 0))
+        return F.conv2d(input, weight, self.bias, stride, padding, 1, self.groups)
+
+
+class _Pointwise(nn.Conv2d):
+    """1×1 convolution as a matrix product over channels_last memory: several times faster on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
 
 
 class _Block(nn.Module):
@@ -40,14 +48,14 @@ class _Block(nn.Module):
     def __init__(self, kernel: int, stride: int, expansion: int, channels_in: int, channels: int) -> None:
         super().__init__()
         hidden = channels_in * expansion
-        self.expand = nn.Conv2d(channels_in, hidden, 1) if expansion != 1 else None
+        self.expand = _Pointwise(channels_in, hidden, 1) if expansion != 1 else None
         self.depthwise = _SameConv(hidden, hidden, kernel, stride, groups=hidden)
-        self.project = nn.Conv2d(hidden, channels, 1)
+        self.project = _Pointwise(hidden, channels, 1)
         self.skip = stride == 1 and channels_in == channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = x if self.expand is None else F.relu6(self.expand(x), True)
+        y = self.project(F.relu6(self.depthwise(y), True))
         return x + y if self.skip else y
 
 
@@ -69,7 +77,7 @@ class Lite0(nn.Module):
         self.blocks = nn.ModuleList(blocks[: last + 1])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = F.relu6(self.stem(images))
+        x = F.relu6(self.stem(images), True)
         maps: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             x = block(x)
