@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .graph import absolute, ros_node
+from .graph import absolute, await_condition, discover, ros_node
 from .messages import interface
 from .packages import UsageError
 
@@ -43,6 +43,16 @@ def publisher_qos(profiles: list[Any]) -> Any:
 def _sleep_until(deadline: float, stopped: list[int]) -> None:
     while not stopped and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))
+
+
+def _await_readers(node: Any, publishers: list[Any]) -> None:
+    """Let discovery find the readers that are there, so that the first messages reach them."""
+    discover(node)
+
+    def matched(publisher: Any) -> bool:
+        return bool(publisher.get_subscription_count() >= node.count_subscribers(publisher.topic_name))
+
+    await_condition(lambda: all(matched(publisher) for publisher in publishers), 2.0)
 
 
 def _play_once(node: Any, reader: Any, args: argparse.Namespace, publishers: dict[int, Any], stopped: list[int]) -> int:
@@ -94,7 +104,8 @@ def main(args: argparse.Namespace) -> int:
             for connection in chosen:
                 qos = publisher_qos(getattr(connection.ext, "offered_qos_profiles", []))
                 publishers[connection.id] = node.create_publisher(interface(connection.msgtype), connection.topic, qos)
-            _sleep_until(time.monotonic() + max(args.delay, 0.5), stopped)  # readers need a moment to be found
+            _await_readers(node, list(publishers.values()))
+            _sleep_until(time.monotonic() + args.delay, stopped)
             count = 0
             while not stopped:
                 count += _play_once(node, reader, args, publishers, stopped)

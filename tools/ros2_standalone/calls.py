@@ -8,7 +8,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
-from .graph import absolute, hidden, ros_node
+from .graph import absolute, discover, hidden, ros_node
 from .messages import fill, interface, to_yaml
 from .packages import UsageError
 
@@ -50,9 +50,9 @@ def service(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     with ros_node("ros2cli_standalone") as node:
         if args.command == "list":
-            time.sleep(1.0)
+            discover(node)
             for name, types in sorted(node.get_service_names_and_types()):
-                if not hidden(name):
+                if not hidden(name) and not name.startswith("/ros2cli_standalone/"):
                     print(f"{name} [{', '.join(types)}]" if args.show_types else name)
             return 0
         kind = interface(args.service_type, "srv")
@@ -79,7 +79,7 @@ def action(argv: list[str]) -> int:
             return _send_goal(node, args)
         from rclpy.action import get_action_names_and_types
 
-        time.sleep(1.0)
+        discover(node)
         for name, types in sorted(get_action_names_and_types(node)):
             print(f"{name} [{', '.join(types)}]" if args.show_types else name)
     return 0

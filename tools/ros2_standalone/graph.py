@@ -40,6 +40,12 @@ def await_condition(condition: Callable[[], Any], timeout_s: float, step_s: floa
         time.sleep(step_s)
 
 
+def discover(node: Node) -> None:
+    """Give discovery a second to find all nodes, and up to four to find any."""
+    time.sleep(1.0)
+    await_condition(lambda: len(node.get_node_names()) > 1, 3.0)
+
+
 def absolute(topic: str) -> str:
     """Topic name with a leading slash."""
     return topic if topic.startswith("/") else "/" + topic

@@ -9,11 +9,9 @@ import time
 from collections import deque
 from typing import Any
 
-from .graph import absolute, await_condition, hidden, matched_qos, qos_from_override, ros_node, topic_type
+from .graph import absolute, await_condition, discover, hidden, matched_qos, qos_from_override, ros_node, topic_type
 from .messages import fill, interface, to_yaml
 from .packages import UsageError
-
-DISCOVERY_S = 1.0  # time to learn what is there
 
 
 def node(argv: list[str]) -> int:
@@ -22,7 +20,7 @@ def node(argv: list[str]) -> int:
     parser.add_argument("command", choices=["list"])
     parser.parse_args(argv)
     with ros_node("ros2cli_standalone") as here:
-        time.sleep(DISCOVERY_S)
+        discover(here)
         names = {f"{space.rstrip('/')}/{name}" for name, space in here.get_node_names_and_namespaces()}
     print("\n".join(sorted(name for name in names if not name.endswith("/ros2cli_standalone"))))
     return 0
@@ -62,7 +60,7 @@ def topic(argv: list[str]) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     with ros_node("ros2cli_standalone") as here:
-        time.sleep(DISCOVERY_S)
+        discover(here)
         for name, types in sorted(here.get_topic_names_and_types()):
             if args.include_hidden_topics or not hidden(name):
                 print(f"{name} [{', '.join(types)}]" if args.show_types else name)

@@ -28,14 +28,14 @@ def entities_of(reaction: Any, event: Any, context: LaunchContext) -> Sequence[E
 class EventHandler:
     """Reacts to one kind of event."""
 
-    event_type: type = object
+    event_type: Any = None
 
     def __init__(self, reaction: Any, target: Any = None) -> None:
         self.reaction, self.target = reaction, target
 
     def matches(self, event: Any) -> bool:
         """True where this handler reacts to the event."""
-        if type(event) is not self.event_type:
+        if not isinstance(event, self.event_type):
             return False
         if self.target is None:
             return True

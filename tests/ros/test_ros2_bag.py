@@ -1,0 +1,190 @@
+"""`ros2 bag record|info|play` of tools/ros2_standalone over live topics."""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+import yaml
+from corft_msgs.msg import EpisodeEvent
+from graph import PATIENCE_S, spin_until
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.highlevel import AnyReader
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+
+pytestmark = pytest.mark.ros
+TOOLS = Path(__file__).parents[2] / "tools"
+BEST_EFFORT = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """`ros2 ARGUMENTS`, running."""
+    path = os.pathsep.join([str(TOOLS), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "ros2_standalone", *map(str, arguments)]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT)  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str], number: int | None = None) -> tuple[int, str]:
+    """Exit code and output, after a signal."""
+    if number is not None:
+        process.send_signal(number)
+    try:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, output
+
+
+def wait(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for {what}"
+        time.sleep(0.02)
+
+
+def messages(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """(stamp_ns, message) by topic, read with nothing but the definitions in the bag."""
+    found: dict[str, list[tuple[int, Any]]] = {}
+    with AnyReader([folder]) as reader:
+        for connection, stamp, data in reader.messages():
+            found.setdefault(connection.topic, []).append((stamp, reader.deserialize(data, connection.msgtype)))
+    return found
+
+
+def test_what_is_published_is_recorded_and_played_again(rclpy_context: None, tmp_path: Path) -> None:
+    node = rclpy.create_node("source")
+    image = node.create_publisher(Image, "cam/image_raw", 50)
+    joints = node.create_publisher(JointState, "joint_states", BEST_EFFORT)
+    events = node.create_publisher(EpisodeEvent, "episode_event", LATCHED)
+    events.publish(EpisodeEvent(kind=EpisodeEvent.START, instruction="pick the red cube", scene_id="demo/1"))
+    bag = tmp_path / "bag"
+    recorder = start(
+        "bag", "record", "-o", bag, "--topics", "/cam/image_raw", "joint_states", "/episode_event", "/absent"
+    )
+    publishers = (image, joints, events)
+    try:
+        wait(lambda: all(p.get_subscription_count() for p in publishers), "the recorder to subscribe")
+        time.sleep(0.3)  # the writers' side of discovery; best effort messages before it are nobody's
+        before_ns = time.time_ns()
+        for k in range(30):
+            pixels = array.array("B", bytes([k]) * 48)
+            image.publish(Image(height=4, width=4, step=12, encoding="rgb8", data=pixels))
+            joints.publish(JointState(name=["panda_joint1"], position=[k / 7]))
+            time.sleep(0.01)
+        after_ns = time.time_ns()
+        time.sleep(0.2)
+    finally:
+        code, output = finish(recorder, signal.SIGINT)
+    assert code == 0, output
+    assert "61 messages, 0 lost" in output
+    assert "'/absent' was asked for but had no publisher" in output
+
+    found = messages(bag)
+    assert [m.data[0] for _, m in found["/cam/image_raw"]] == list(range(30))
+    assert [m.position[0] for _, m in found["/joint_states"]] == [k / 7 for k in range(30)]
+    [(_, event)] = found["/episode_event"]  # published before the recorder came: transient local
+    assert (event.kind, event.instruction, event.scene_id) == (EpisodeEvent.START, "pick the red cube", "demo/1")
+    stamps = [stamp for stamp, _ in found["/cam/image_raw"]]
+    assert before_ns <= stamps[0] and stamps == sorted(stamps) and stamps[-1] <= after_ns + 10**8
+    info = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    topics = {t["topic_metadata"]["name"]: t["topic_metadata"] for t in info["topics_with_message_count"]}
+    assert topics["/joint_states"]["offered_qos_profiles"][0]["reliability"] == "best_effort"
+    assert topics["/episode_event"]["type_description_hash"].startswith("RIHS01_")
+
+    code, output = finish(start("bag", "info", bag))
+    assert code == 0
+    assert "Topic: /joint_states | Type: sensor_msgs/msg/JointState | Count: 30" in output
+    assert "Messages:          61" in output
+    code, output = finish(start("bag", "record", "-a", "-o", bag))
+    assert code == 1
+    assert "already exists" in output
+
+    for publisher in publishers:
+        node.destroy_publisher(publisher)
+    played: dict[str, list[Any]] = {"image": [], "event": []}
+    node.create_subscription(Image, "cam/image_raw", played["image"].append, 50)
+    node.create_subscription(EpisodeEvent, "episode_event", played["event"].append, LATCHED)
+    player = start("bag", "play", bag, "--rate", "2", "--delay", "1", "--topics", "/cam/image_raw", "/episode_event")
+    try:
+        spin_until(node, lambda: len(played["image"]) == 30 and len(played["event"]) == 1, "the played messages")
+        code, output = finish(player)
+    finally:
+        player.kill()
+    assert code == 0, output
+    assert "played 31 messages of 2 topics" in output
+    assert [m.data[0] for m in played["image"]] == list(range(30))
+    assert played["event"][0].instruction == "pick the red cube"
+    node.destroy_node()
+
+
+def test_simulated_time_stamps_the_bag_and_sigterm_closes_it(rclpy_context: None, tmp_path: Path) -> None:
+    node = rclpy.create_node("source")
+    clock = node.create_publisher(Clock, "/clock", 50)
+    joints = node.create_publisher(JointState, "arm/joint_states", 50)
+    overrides = tmp_path / "qos.yaml"
+    overrides.write_text("/arm/joint_states: {reliability: best_effort, history: keep_last, depth: 7}\n")
+    bag = tmp_path / "bag"
+    options = ("--use-sim-time", "--qos-profile-overrides-path", overrides, "--max-cache-size", "1000", "-s", "sqlite3")
+    recorder = start("bag", "record", "--regex", "joint_.*", "-o", bag, *options)
+    now_ns = 100 * 10**9
+    try:
+
+        def advance() -> bool:
+            nonlocal now_ns
+            now_ns += 10**7
+            message = Clock()
+            message.clock.sec, message.clock.nanosec = divmod(now_ns, 10**9)
+            clock.publish(message)
+            return joints.get_subscription_count() > 0
+
+        wait(advance, "the recorder to subscribe")
+        time.sleep(0.3)
+        sent = []
+        for k in range(20):
+            advance()
+            time.sleep(0.02)  # the clock message must be there before the joint state is
+            joints.publish(JointState(position=[float(k)]))
+            sent.append(now_ns)
+            time.sleep(0.01)
+        time.sleep(0.2)
+    finally:
+        code, output = finish(recorder, signal.SIGTERM)
+    assert code == 0, output
+    found = messages(bag)
+    assert list(found) == ["/arm/joint_states"]
+    assert [m.position[0] for _, m in found["/arm/joint_states"]] == [float(k) for k in range(20)]
+    assert [stamp for stamp, _ in found["/arm/joint_states"]] == sent
+    node.destroy_node()
+
+
+def test_messages_that_never_arrived_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from ros2_standalone.bag_record import Track
+
+    track = Track("/x", "std_msgs/msg/Bool", None, None, 2)
+    for gid, number in ((b"a", 5), (b"a", 6), (b"b", 1), (b"a", 9), (b"b", 2)):
+        track.note({"publication_sequence_number": number, "publisher_gid": {"data": gid}})
+    assert (track.count, track.lost) == (5, 2)
+
+
+def test_record_without_topics_and_info_of_nothing_explain_themselves(tmp_path: Path) -> None:
+    code, output = finish(start("bag", "record", "-o", tmp_path / "bag"))
+    assert code == 1
+    assert "at least one topic" in output
+    assert not (tmp_path / "bag").exists()
+    code, output = finish(start("bag", "info", tmp_path / "nothing"))
+    assert code == 1
+    assert "Traceback" not in output
