@@ -41,10 +41,11 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "torch_threads", default_value="0", description="Threads for inference; 0: half of the machine's cores."),
         DeclareLaunchArgument(
-            "auto_enable", default_value="true", choices=["true", "false"],
-            description="Let the arm move as soon as the graph is active; false: after executor_node/enable."),
+            "auto_enable", default_value="false", choices=["true", "false"],
+            description="Let the arm follow chunks as soon as the graph is active; false: from a call of "
+                        "executor_node/enable on."),
         DeclareLaunchArgument(
-            "speed_scale", default_value="1.0", description="Share of the contract's velocity limits, above 0 to 1."),
+            "speed_scale", default_value="1.0", description="Part of the predicted speed that is driven, 0.05 to 1."),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error."),
     ]
     common = {
