@@ -1,7 +1,12 @@
-"""Conversions between corft's types and the ROS messages that moveit_py takes. ROS is imported when they are used."""
+"""Conversions between corft's types and the ROS messages that moveit_py takes.
+
+The only place in ``corft_core`` that touches ROS messages: moveit_py takes nothing else. They are looked up when they
+are used, in MoveIt's process, so that the library itself needs no ROS.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +18,11 @@ from corft_core.trajectory import JointPath
 
 def pose(matrix_4x4: Array) -> Any:
     """geometry_msgs/Pose of a homogeneous matrix."""
-    from geometry_msgs.msg import Point, Pose, Quaternion
-
-    x, y, z, w = quaternion_xyzw(matrix_4x4[:3, :3])
-    px, py, pz = (float(value) for value in matrix_4x4[:3, 3])
-    return Pose(position=Point(x=px, y=py, z=pz), orientation=Quaternion(x=x, y=y, z=z, w=w))
+    message = _ros("geometry_msgs", "Pose")()
+    message.position.x, message.position.y, message.position.z = (float(value) for value in matrix_4x4[:3, 3])
+    q = message.orientation
+    q.x, q.y, q.z, q.w = quaternion_xyzw(matrix_4x4[:3, :3])
+    return message
 
 
 def matrix(message: Any) -> Array:
@@ -52,18 +57,16 @@ def rotation_matrix(x: float, y: float, z: float, w: float) -> Array:
 
 def scene_object(item: SceneObject, base_frame: str, remove: bool = False) -> tuple[Any, Any | None]:
     """moveit_msgs CollisionObject, and AttachedCollisionObject when a link carries it or links may touch it."""
-    from moveit_msgs.msg import AttachedCollisionObject, CollisionObject
-    from shape_msgs.msg import SolidPrimitive
-
-    message = CollisionObject(id=item.name)
+    primitive = _ros("shape_msgs", "SolidPrimitive")
+    message = _ros("moveit_msgs", "CollisionObject")(id=item.name)
     message.header.frame_id = item.attached_to or base_frame
-    message.operation = CollisionObject.REMOVE if remove else CollisionObject.ADD
+    message.operation = message.REMOVE if remove else message.ADD
     if not remove:
         if isinstance(item.shape, Box):
-            message.primitives = [SolidPrimitive(type=SolidPrimitive.BOX, dimensions=list(item.shape.size_m))]
+            message.primitives = [primitive(type=primitive.BOX, dimensions=list(item.shape.size_m))]
         elif isinstance(item.shape, Cylinder):
             size = [item.shape.height_m, item.shape.radius_m]
-            message.primitives = [SolidPrimitive(type=SolidPrimitive.CYLINDER, dimensions=size)]
+            message.primitives = [primitive(type=primitive.CYLINDER, dimensions=size)]
         else:
             message.meshes = [_mesh(item)]
         if message.primitives:
@@ -72,30 +75,26 @@ def scene_object(item: SceneObject, base_frame: str, remove: bool = False) -> tu
             message.mesh_poses = [pose(item.pose)]
     if item.attached_to is None and not item.touch_links:
         return message, None
-    attached = AttachedCollisionObject(link_name=item.attached_to or base_frame, object=message)
+    attached = _ros("moveit_msgs", "AttachedCollisionObject")(link_name=item.attached_to or base_frame, object=message)
     attached.touch_links = sorted({attached.link_name, *item.touch_links})
     return message, attached
 
 
 def trajectory(names: Sequence[str], positions: Array) -> Any:
     """moveit_msgs/RobotTrajectory of waypoints (N, J) without times."""
-    from moveit_msgs.msg import RobotTrajectory
-    from trajectory_msgs.msg import JointTrajectoryPoint
-
-    message = RobotTrajectory()
+    point = _ros("trajectory_msgs", "JointTrajectoryPoint")
+    message = _ros("moveit_msgs", "RobotTrajectory")()
     message.joint_trajectory.joint_names = list(names)
-    message.joint_trajectory.points = [JointTrajectoryPoint(positions=[float(v) for v in row]) for row in positions]
+    message.joint_trajectory.points = [point(positions=[float(v) for v in row]) for row in positions]
     return message
 
 
 def trajectory_of(path: JointPath) -> Any:
     """moveit_msgs/RobotTrajectory of a path with its times, velocities and accelerations."""
-    from builtin_interfaces.msg import Duration
-
     message = trajectory(path.names, path.positions)
     for k, point in enumerate(message.joint_trajectory.points):
         nanoseconds = round(float(path.times_s[k]) * 1e9)
-        point.time_from_start = Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+        point.time_from_start.sec, point.time_from_start.nanosec = divmod(nanoseconds, 10**9)
         if path.velocities is not None:
             point.velocities = [float(value) for value in path.velocities[k]]
         if path.accelerations is not None:
@@ -122,6 +121,11 @@ def joint_path(message: Any, names: Sequence[str]) -> JointPath:
     velocities = column([point.velocities for point in source.points])
     accelerations = column([point.accelerations for point in source.points]) if velocities is not None else None
     return JointPath(tuple(names), times[kept], positions, velocities, accelerations)
+
+
+def _ros(package: str, name: str) -> Any:
+    """A ROS message class."""
+    return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
 def _mesh(item: SceneObject) -> Any:

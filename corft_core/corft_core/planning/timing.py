@@ -22,7 +22,8 @@ _DISTINCT_RAD = 1e-6   # waypoints closer than this are one
 _GRID_STEP_RAD = 0.03
 _MIN_GRID, _MAX_GRID = 30, 400
 _ATTEMPTS = 8
-_TOLERANCE = 1e-3      # of a limit, for rounding in the solver
+_TOLERANCE = 1e-3      # of a limit: a measured start velocity may exceed it by this share, and is clipped
+_ROUNDING = 1e-4       # of a limit
 
 
 def time_parametrise(names: Sequence[str], waypoints: Array, limits: Limits, start_velocity: Array | None = None,
@@ -58,7 +59,8 @@ def time_parametrise(names: Sequence[str], waypoints: Array, limits: Limits, sta
         path = _solve(names, points, allowed_v, a_max * shrink_a, velocity if moving else None, attempt)
         worst_v, worst_a = (float(np.max(peak / limit)) for peak, limit in zip(cubic_peaks(path), (v_max, a_max),
                                                                               strict=True))
-        if worst_v <= 1 + 1e-9 and worst_a <= 1:
+        # Above 1 only by rounding, and only when the start velocity is the limit itself.
+        if worst_v <= 1 + _ROUNDING and worst_a <= 1:
             return path
         shrink_v *= min(1.0, 0.999 / worst_v)
         shrink_a *= min(1.0, 0.999 / worst_a)
@@ -129,13 +131,9 @@ def _ruckig_path(names: Sequence[str], request: ruckig.InputParameter, step_s: f
     if result not in (ruckig.Result.Working, ruckig.Result.Finished):
         raise PlanningError(f"no jerk-limited motion from this state: Ruckig says {result}; check that velocity and "
                             "acceleration are within the contract's limits")
-    times = np.arange(0.0, trajectory.duration, step_s)
-    if trajectory.duration - times[-1] < step_s / 4 and len(times) > 1:
-        times = times[:-1]
-    if trajectory.duration > 0:
-        times = np.append(times, trajectory.duration)
-    if len(times) == 0:
-        times = np.zeros(1)
+    # Even steps, the last not much shorter than the others.
+    count = max(1, int(np.ceil(trajectory.duration / step_s - 0.25)))
+    times = np.append(step_s * np.arange(count), trajectory.duration) if trajectory.duration > 0 else np.zeros(1)
     samples = np.array([trajectory.at_time(float(time)) for time in times])
     return JointPath(tuple(names), times, samples[:, 0], samples[:, 1], samples[:, 2])
 
