@@ -3,10 +3,11 @@
 from corft_core.execution.chunk import Chunk
 from corft_core.execution.executor import ChunkExecutor, Command, ExecutorOptions
 from corft_core.execution.limits import MotionLimits, worst_excess
-from corft_core.execution.reasons import Reason, Refusal
+from corft_core.execution.reasons import Reason, Refusal, RefusedError
 from corft_core.execution.schedule import GripperSchedule
 from corft_core.execution.spline import State
+from corft_core.execution.supervisor import Activity, Supervisor
 from corft_core.execution.watchdog import Measured, Watchdog
 
-__all__ = ["Chunk", "ChunkExecutor", "Command", "ExecutorOptions", "GripperSchedule", "Measured", "MotionLimits",
-           "Reason", "Refusal", "State", "Watchdog", "worst_excess"]
+__all__ = ["Activity", "Chunk", "ChunkExecutor", "Command", "ExecutorOptions", "GripperSchedule", "Measured",
+           "MotionLimits", "Reason", "Refusal", "RefusedError", "State", "Supervisor", "Watchdog", "worst_excess"]

@@ -127,10 +127,13 @@ class ChunkExecutor:
         """Whether the running motion has ended."""
         return self._running is None or now_ns >= self._running.end_ns
 
-    def reset(self) -> None:
-        """Forget what was commanded; the next motion starts from the measured state."""
+    def reset(self, after_ns: int | None = None) -> None:
+        """Forget what was commanded: the next motion starts from the measured state.
+
+        Chunks from observations at or before ``after_ns`` are refused from now on.
+        """
         self._running = None
-        self._history = _History()
+        self._history = _History(after_ns)
 
     def accept(self, chunk: Chunk, now_ns: int, measured: Measured) -> Command | Refusal:
         """The command that executes ``chunk`` from now on, which becomes the running one; or why not."""
@@ -141,15 +144,17 @@ class ChunkExecutor:
         self._running = command
         return command
 
-    def hold(self, now_ns: int, measured: Measured | None = None) -> Command | None:
-        """Brake at once and stay, which becomes the running command; None when there is no state to start from."""
-        start = self.commanded_state(now_ns)
-        if start is None:
-            if measured is None:
-                return None
-            start = State.at_rest(np.clip(measured.position, self.limits.low, self.limits.high))
-        path = brake(self.names, start, self.limits)
-        self._running = Command("hold", path, now_ns, now_ns, now_ns)
+    def hold(self, now_ns: int) -> Command | None:
+        """Brake and stay, which becomes the running command; None when nothing was commanded yet.
+
+        As with a chunk the running motion goes on until the hand-off, so that the controller sees no step.
+        """
+        anchor = self._running
+        if anchor is None:
+            return None
+        handoff_ns = now_ns + round(self.options.handoff_s * 1e9)
+        path = _with_prefix(anchor, now_ns, handoff_ns, brake(self.names, anchor.state(handoff_ns), self.limits))
+        self._running = Command("hold", path, now_ns, handoff_ns, now_ns)
         return self._running
 
     def move(self, path: JointPath, now_ns: int) -> Command | Refusal:

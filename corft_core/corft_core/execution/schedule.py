@@ -41,8 +41,8 @@ def remaining(chunk: Chunk, handoff_ns: int, min_actions: int, horizon_s: float)
     if left < min_actions:
         late_s = (handoff_ns - chunk.stamp_ns) * 1e-9
         raise RefusedError(Reason.TOO_FEW_LEFT, f"{left} of {len(due_s)} actions are still to come {late_s:.2f} s "
-                                                f"after the observation, {min_actions} are needed: the policy is too slow "
-                                                "for its horizon")
+                                                f"after the observation, {min_actions} are needed: the policy is too "
+                                                "slow for its horizon")
     keep = slice(dropped, dropped + max(min_actions, int(np.sum(due_s[dropped:] <= horizon_s))))
     return Waypoints(due_s[keep], chunk.positions[keep], chunk.gripper[keep], dropped)
 
