@@ -253,8 +253,11 @@ def main(args: argparse.Namespace) -> int:
     plugin = StoragePlugin.MCAP if args.storage == "mcap" else StoragePlugin.SQLITE3
     writer = Writer(folder, version=9, storage_plugin=plugin)
     writer.set_compression(CompressionMode[args.compression_mode.upper()], CompressionFormat.ZSTD)
-    with ros_node("rosbag2_recorder") as node, writer:
-        recorder = Recorder(node, writer, args, overrides)
-        recorder.run(stopped)
-        recorder.report()
+    try:
+        with ros_node("rosbag2_recorder") as node, writer:
+            recorder = Recorder(node, writer, args, overrides)
+            recorder.run(stopped)
+            recorder.report()
+    except OSError as error:
+        raise UsageError(f"recording to '{folder}' ended: {error}. The bag is incomplete, it has no index") from error
     return 0

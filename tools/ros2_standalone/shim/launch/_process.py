@@ -195,7 +195,7 @@ class RunningProcess:
             await asyncio.sleep(wait_s)
             if self.child is None:
                 return
-            self.service.output.say("ERROR", self.name, text.format(self.name, total_s, before, number.name))
+            self.service.output.say("ERROR", self.name, text.format(self.name, f"{total_s:g}", before, number.name))
             self._signal(number)
 
     def _signal(self, number: signal.Signals) -> None:
