@@ -19,6 +19,7 @@ from corft_core.planning.interface import Array, PlanningError, check_joints, ch
 from corft_core.trajectory import JointPath
 
 _DISTINCT_RAD = 1e-6   # waypoints closer than this are one
+_AT_REST_RAD_S = 1e-6
 _GRID_STEP_RAD = 0.03
 _MIN_GRID, _MAX_GRID = 30, 400
 _ATTEMPTS = 8
@@ -45,7 +46,7 @@ def time_parametrise(names: Sequence[str], waypoints: Array, limits: Limits, sta
     if fast:
         raise PlanningError(f"the start velocity exceeds the limit: {'; '.join(fast)}")
     velocity = np.clip(velocity, -v_max, v_max)
-    moving = bool(np.any(np.abs(velocity) > 1e-9))
+    moving = bool(np.any(np.abs(velocity) > _AT_REST_RAD_S))
     points = _distinct(waypoints)
     if len(points) == 1:
         if moving:
