@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ SECOND = 1_000_000_000
 RED = (220, 30, 25)
 
 
+@cache
 def typestore() -> Typestore:
     """ROS 2's common types and corft_msgs' EpisodeEvent from the package's own file."""
     store = get_typestore(Stores.ROS2_JAZZY)

@@ -68,6 +68,7 @@ class Bag:
 
     def messages(self, topics: set[str]) -> Iterator[BagMessage]:
         """Messages of ``topics`` in the order of reception, one at a time."""
+        self._guarded(self._register, [c for reader in self._readers for c in reader.connections if c.topic in topics])
         for reader in self._readers:
             connections = [c for c in reader.connections if c.topic in topics]
             stream = reader.messages(connections=connections) if connections else iter(())
@@ -85,8 +86,13 @@ class Bag:
         connections: list[Connection] = [c for reader in self._readers for c in reader.connections]
         for c in connections:
             self.topics[c.topic] = (c.msgtype, self.topics.get(c.topic, ("", 0))[1] + c.msgcount)
-        types = dict(get_typestore(Stores.ROS2_JAZZY).fielddefs)
-        types.update(get_types_from_msg(EPISODE_EVENT_DEFINITION, EPISODE_EVENT_TYPE))
+
+    def _register(self, connections: list[Connection]) -> None:
+        """Make the types of ``connections`` known. Only these: registering all of ROS 2 takes a second."""
+        types: dict[str, Any] = {}
+        if any(c.msgdef.format == MessageDefinitionFormat.NONE for c in connections):
+            types.update(get_typestore(Stores.ROS2_JAZZY).fielddefs)
+            types.update(get_types_from_msg(EPISODE_EVENT_DEFINITION, EPISODE_EVENT_TYPE))
         for c in connections:
             text = c.msgdef.data
             if c.msgdef.format == MessageDefinitionFormat.MSG:
@@ -95,6 +101,7 @@ class Bag:
                 parts = text.split(_IDL_RULE)[1:] if text.startswith(_IDL_RULE) else [text]
                 for part in parts:
                     types.update(get_types_from_idl(part.split("\n", 1)[1] if part.startswith("IDL: ") else part))
+        self._store = get_typestore(Stores.EMPTY)
         self._store.register(types)
 
     def _guarded(self, function: Any, *arguments: Any) -> Any:
