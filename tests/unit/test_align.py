@@ -125,6 +125,8 @@ def test_the_action_is_the_setpoint_of_the_running_trajectory() -> None:
         assert action is not None and action[0] == pytest.approx(expected)
     assert aligner.action(400 * MS)[-1] == 0.5  # type: ignore[index]
     assert aligner.action(600 * MS)[-1] == 1.0  # type: ignore[index]
+    aligner.clear_commands(before_ns=400 * MS)  # the second trajectory stays, and now starts where the arm was
+    assert aligner.action(750 * MS)[0] == pytest.approx(0.75)  # type: ignore[index]
     aligner.clear_commands()
     assert aligner.action(9000 * MS) is None
 

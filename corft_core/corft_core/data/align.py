@@ -155,11 +155,11 @@ class Aligner:
                 opening = None if measured is None else float(measured[-1])
             return None if arm is None or opening is None else np.append(arm, opening)
 
-    def clear_commands(self) -> None:
-        """Forget all commands, so that an episode never inherits those of the one before."""
+    def clear_commands(self, before_ns: int | None = None) -> None:
+        """Forget all commands, or those before ``before_ns``: an episode never inherits those of the one before."""
         with self._lock:
-            self._arm.clear()
-            self._gripper.clear()
+            self._arm.clear(before_ns, None if before_ns is None else self._measured(before_ns))
+            self._gripper.clear(before_ns)
 
     def reset(self) -> None:
         """Forget all samples and commands."""

@@ -15,10 +15,11 @@ Vector = NDArray[np.float64]
 
 @dataclass(order=True)
 class _Running:
-    """A trajectory in force from ``since_ns``; the path's time 0 is ``since_ns``."""
+    """A trajectory in force from ``since_ns``; ``path`` is what is followed from then on."""
 
     since_ns: int
     path: JointPath = field(compare=False)
+    command: tuple[JointPath, int | None] = field(compare=False)  # as pushed
 
     def sample(self, tick_ns: int) -> tuple[Vector, Vector, Vector]:
         return self.path.sample((tick_ns - self.since_ns) * 1e-9)
@@ -50,7 +51,8 @@ class ArmCommands:
             desired = (measured, np.zeros_like(measured), np.zeros_like(measured))
         else:
             desired = None
-        insort(self._running, _Running(since_ns, _joined(path, desired, ((start_ns or since_ns) - since_ns) * 1e-9)))
+        joined = _joined(path, desired, ((start_ns or since_ns) - since_ns) * 1e-9)
+        insort(self._running, _Running(since_ns, joined, (path, start_ns)))
         # Keep everything in force during the history: one trajectory that began before it, and the later ones.
         keep = bisect_right([r.since_ns for r in self._running], self._running[-1].since_ns - self._history_ns) - 1
         del self._running[: max(0, keep)]
@@ -60,9 +62,13 @@ class ArmCommands:
         running = self._at(tick_ns)
         return None if running is None else running.sample(tick_ns)[0]
 
-    def clear(self) -> None:
-        """Forget all trajectories."""
+    def clear(self, before_ns: int | None = None, measured: Vector | None = None) -> None:
+        """Forget all trajectories, or those before ``before_ns``; the first of the others then starts at ``measured``."""
+        kept = [r for r in self._running if before_ns is not None and r.since_ns >= before_ns]
         self._running.clear()
+        for running in kept:
+            path, start_ns = running.command
+            self.push(running.since_ns, path, measured, start_ns)
 
     def _at(self, tick_ns: int) -> _Running | None:
         index = bisect_right([r.since_ns for r in self._running], tick_ns) - 1
@@ -109,6 +115,6 @@ class GripperCommands:
         index = bisect_right(self._samples, tick_ns, key=lambda sample: sample[0]) - 1
         return None if index < 0 else self._samples[index][1]
 
-    def clear(self) -> None:
-        """Forget all commands."""
-        self._samples.clear()
+    def clear(self, before_ns: int | None = None) -> None:
+        """Forget all commands, or those before ``before_ns``."""
+        self._samples = [s for s in self._samples if before_ns is not None and s[0] >= before_ns]

@@ -133,7 +133,7 @@ class BagConverter:
         span = self._cutter.current
         if span is not None and self._sampler is None:
             # A command from before START belongs to the reset, not to the demonstration.
-            self._aligner.clear_commands()
+            self._aligner.clear_commands(span.start_ns)
             self._sampler = EpisodeSampler(self._contract, self._aligner, span)
 
     def _stamp(self, name: str, receive_ns: int, header_ns: int | None) -> int | None:
