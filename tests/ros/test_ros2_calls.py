@@ -96,7 +96,6 @@ def test_a_goal_is_sent_and_followed() -> None:
 
 
 def test_lifecycle_states_are_shown_and_changed() -> None:
-    assert ros2("lifecycle", "get", "/worker") == (0, "unconfigured [1]\n")
     assert ros2("lifecycle", "set", "/worker", "configure") == (0, "Transitioning successful\n")
     assert ros2("lifecycle", "get", "worker") == (0, "inactive [2]\n")
     code, output = ros2("lifecycle", "set", "/worker", "configure")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_other_commands_need_a_ros_installation(prefix: Path, words: tuple[str, 
     result = ros2(prefix, *words)
     assert result.returncode == 2
     assert "needs a ROS 2 installation" in result.stderr
+
+
+def test_every_command_in_the_documents_is_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from ros2_standalone.cli import VERBS
+
+    root = TOOLS.parent
+    texts = [path.read_text() for path in (root / "README.md", *(root / "docs").glob("**/*.md")) if path.is_file()]
+    used = {match for text in texts for match in re.findall(r"^\s*ros2 ([a-z]+) +([a-z_]+)", text, re.MULTILINE)}
+    for verb, word in sorted(used):
+        assert verb in VERBS, f"ros2 {verb}"
+        subcommands = VERBS[verb][2]
+        assert subcommands is None or word in subcommands, f"ros2 {verb} {word}"
 
 
 def environment_folder(folder: Path) -> tuple[Path, Path]:

@@ -28,7 +28,7 @@ def package_prefix(package: str) -> Path:
     for prefix in prefixes():
         if (prefix / "share/ament_index/resource_index/packages" / package).is_file():
             return prefix
-    raise UsageError(f"Package '{package}' not found: build the workspace and `source install/setup.bash`")
+    raise UsageError(f"Package '{package}' not found: build the workspace (`make build`) and `. tools/env.sh`")
 
 
 def package_share(package: str) -> Path:
