@@ -135,6 +135,14 @@ def test_show_args_lists_arguments_of_included_files_without_running_anything(la
     assert "not run" not in output
 
 
+@pytest.mark.parametrize("path", sorted((TOOLS.parent / "launch").glob("*.launch.py")), ids=lambda path: path.name)
+def test_the_launch_files_of_this_project_show_described_arguments(launcher: Launcher, path: Path) -> None:
+    code, output = launcher.run(path, "--show-args")
+    assert code == 0, output
+    assert output.startswith("Arguments (pass arguments as '<name>:=<value>'):")
+    assert "no description given" not in output
+
+
 def test_node_turns_names_parameters_and_remappings_into_ros_arguments(launcher: Launcher) -> None:
     script = launcher.folder / "show.py"
     script.write_text(SHOW_PARAMETERS)

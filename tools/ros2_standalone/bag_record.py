@@ -68,12 +68,19 @@ class SimulationClock:
 
         self._read = lambda data: deserialize_message(data, Clock).clock
         self._kind = Clock
-        self._subscription = node.create_subscription(Clock, "/clock", lambda _: None, matched_qos([], QUEUE), raw=True)
+        self._node = node
+        self._subscription: Any = None
         self._received: deque[int] = deque(maxlen=5000)
         self._ros: deque[int] = deque(maxlen=5000)
 
     def poll(self) -> bool:
-        """Take what has arrived; True once the clock runs."""
+        """Take what has arrived; True once the clock runs. Subscribes when there is somebody to match."""
+        if self._subscription is None:
+            offered = [info.qos_profile for info in self._node.get_publishers_info_by_topic("/clock")]
+            if not offered:
+                return False
+            qos = matched_qos(offered, QUEUE)
+            self._subscription = self._node.create_subscription(self._kind, "/clock", lambda _: None, qos, raw=True)
         while taken := self._subscription.handle.take_message(self._kind, True):
             stamp = self._read(taken[0])
             self._received.append(taken[1]["received_timestamp"])
