@@ -20,7 +20,6 @@ from corft_core.planning.moveit_messages import quaternion_xyzw, rotation_matrix
 CELL = Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell"
 CONTRACT = Contract.load(CELL / "contract.yaml")
 DESCRIPTION = resolve_description(CONTRACT.robot.description)
-LIMITS = DESCRIPTION.position_limits(CONTRACT.robot.joints)
 angles = st.floats(-np.pi, np.pi)
 
 
@@ -33,7 +32,7 @@ def plain(value) -> bool:
 
 
 def test_parameters_are_plain_and_complete() -> None:
-    config = moveit_config(CONTRACT, CELL / "moveit", DESCRIPTION, LIMITS)
+    config = moveit_config(CONTRACT, CELL / "moveit", DESCRIPTION)
     assert plain(config)
     assert yaml.safe_load(yaml.dump(config)) == config
     assert config["planning_pipelines"] == {"pipeline_names": ["ompl"]}
@@ -49,16 +48,16 @@ def test_parameters_are_plain_and_complete() -> None:
 
 
 def test_limits_are_the_contracts() -> None:
-    config = moveit_config(CONTRACT, CELL / "moveit", DESCRIPTION, LIMITS + np.array([[0.02], [-0.02]]))
+    config = moveit_config(CONTRACT, CELL / "moveit", DESCRIPTION)
     limits = config["robot_description_planning"]["joint_limits"]
+    assert config["robot_description_planning"]["default_velocity_scaling_factor"] == 1.0
     for k, name in enumerate(CONTRACT.robot.joints):
         assert limits[name]["max_acceleration"] == CONTRACT.limits.acceleration_rad_s2[k]
         assert limits[name]["max_velocity"] == CONTRACT.limits.velocity_rad_s[k]
-        assert limits[name]["min_position"] == pytest.approx(LIMITS[0, k] + 0.02)
 
 
 def test_the_controller_takes_the_contracts_joints() -> None:
-    config = moveit_config(CONTRACT, CELL / "moveit", DESCRIPTION, LIMITS)
+    config = moveit_config(CONTRACT, CELL / "moveit", DESCRIPTION)
     manager = config["moveit_simple_controller_manager"]
     controller = manager[manager["controller_names"][0]]
     assert controller["joints"] == list(CONTRACT.robot.joints)
@@ -67,7 +66,7 @@ def test_the_controller_takes_the_contracts_joints() -> None:
 
 
 def test_simulated_time_and_the_joint_state_topic_can_be_set() -> None:
-    config = moveit_config(CONTRACT, CELL / "moveit", DESCRIPTION, LIMITS, "left/joint_states", use_sim_time=True)
+    config = moveit_config(CONTRACT, CELL / "moveit", DESCRIPTION, "left/joint_states", use_sim_time=True)
     assert config["use_sim_time"] is True
     assert config["planning_scene_monitor_options"]["joint_state_topic"] == "left/joint_states"
 
@@ -87,12 +86,12 @@ def test_mistakes_in_the_files_are_named(tmp_path: Path, file: str, old: str, ne
     assert old in text
     (folder / file).write_text(text.replace(old, new))
     with pytest.raises(PlanningError, match=message):
-        moveit_config(CONTRACT, folder, DESCRIPTION, LIMITS)
+        moveit_config(CONTRACT, folder, DESCRIPTION)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PlanningError, match=r"kinematics\.yaml cannot be read"):
-        moveit_config(CONTRACT, tmp_path, DESCRIPTION, LIMITS)
+        moveit_config(CONTRACT, tmp_path, DESCRIPTION)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("moveit") is not None, reason="MoveIt is installed")

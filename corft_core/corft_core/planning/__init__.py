@@ -29,8 +29,9 @@ def make_planner(kind: str, contract: Contract, scene: Sequence[SceneObject] | s
     """The planner ``embedded``, in this process, or ``moveit``, in a process of its own, for a contract's robot.
 
     ``scene``: objects, or the path of a scene file. ``options`` go to :class:`embedded.EmbeddedPlanner` or
-    :class:`moveit.MoveItPlanner` (which needs ``config``, the folder of MoveIt's YAML files). Close the planner when
-    done. Raises PlanningError, also when the planner's libraries aren't installed.
+    :class:`moveit.MoveItPlanner`; the latter needs ``config``, the folder of MoveIt's YAML files, by default ``moveit``
+    beside the scene file. Close the planner when done. Raises PlanningError, also when the planner's libraries aren't
+    installed.
     """
     objects = load_scene(scene, contract.robot.base_frame) if isinstance(scene, (str, Path)) else list(scene or ())
     if kind == "moveit":
@@ -38,6 +39,11 @@ def make_planner(kind: str, contract: Contract, scene: Sequence[SceneObject] | s
         from corft_core.planning.process import ProcessPlanner
 
         require_moveit()
+        if isinstance(scene, (str, Path)):
+            options.setdefault("config", Path(scene).parent / "moveit")
+        if "config" not in options:
+            raise PlanningError("planner moveit needs config, the folder with MoveIt's YAML files, for example "
+                                "config/panda_cell/moveit; by default it is the folder moveit beside the scene file")
         return ProcessPlanner(kind, contract, objects, **options)
     return build_planner(kind, contract, objects, options)
 

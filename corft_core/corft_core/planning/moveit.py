@@ -38,7 +38,7 @@ from corft_core.trajectory import JointPath
 _NODE = "moveit_py"   # also the name under which MoveItPy files its parameters
 _PLAN_ATTEMPTS = 5    # about 1 plan in 10 near an obstacle fails its own validation
 _IK_TIMEOUT_S = 0.05
-_IK_ROUNDING_RAD = 1e-6
+_ROUNDING_RAD = 1e-6
 _TOTG_PATH_TOLERANCE_RAD, _TOTG_STEP_S = 0.01, 0.02
 
 
@@ -80,7 +80,7 @@ class MoveItPlanner:
         self._objects: list[SceneObject] = []
         # A name space other than "" keeps MoveItPy from finding its parameters.
         self._moveit: Any = MoveItPy(node_name=_NODE, name_space="", config_dict=moveit_config(
-            contract, config, self._description, self._position_limits, joint_state_topic, use_sim_time))
+            contract, config, self._description, joint_state_topic, use_sim_time))
         self._component: Any = self._moveit.get_planning_component(self._group)
         self._monitor: Any = self._moveit.get_planning_scene_monitor()
         self._model: Any = self._moveit.get_robot_model()
@@ -119,7 +119,7 @@ class MoveItPlanner:
             positions = state.joint_positions
         q = np.array([positions[name] for name in self.joint_names])
         low, high = self._position_limits
-        inside = np.all(q >= low - _IK_ROUNDING_RAD) and np.all(q <= high + _IK_ROUNDING_RAD)
+        inside = np.all(q >= low - _ROUNDING_RAD) and np.all(q <= high + _ROUNDING_RAD)
         return np.clip(q, low, high) if inside else None
 
     def in_collision(self, q: Array) -> list[tuple[str, str]]:
@@ -171,7 +171,8 @@ class MoveItPlanner:
              planning_time_s: float = 5.0) -> JointPath:
         """Collision-free motion at rest at both ends; ``goal`` (J,) or a pose (4, 4) of the tool frame.
 
-        Plans that fail the dense check are planned again. Raises PlanningError.
+        Plans that fail the dense check, or enter the margin of the position limits, which MoveIt doesn't know, are
+        planned again. Raises PlanningError.
         """
         from moveit.planning import PlanRequestParameters
 
@@ -179,6 +180,8 @@ class MoveItPlanner:
         check_within(start, self._hard_limits, self.joint_names, "start")
         self._require_free(start, "start")
         goal = self._goal_joints(np.asarray(goal, dtype=np.float64), start)
+        low = np.minimum(self._position_limits[0], start) - _ROUNDING_RAD
+        high = np.maximum(self._position_limits[1], start) + _ROUNDING_RAD
         reason = "no attempt was made"
         with self._lock:
             parameters = PlanRequestParameters(self._moveit, "")
@@ -193,9 +196,12 @@ class MoveItPlanner:
                     reason = f"MoveIt's error code is {response.error_code.val}"
                     continue
                 path = messages.joint_path(response.trajectory.get_robot_trajectory_msg(), self.joint_names)
-                if self.first_collision(path.positions) is None:
+                if np.any(path.positions < low) or np.any(path.positions > high):
+                    reason = "every plan comes too near to a position limit"
+                elif self.first_collision(path.positions) is not None:
+                    reason = "every plan grazes an obstacle between its waypoints"
+                else:
                     return path
-                reason = "every plan grazes an obstacle between its waypoints"
         raise PlanningError(f"no plan from start to goal in {_PLAN_ATTEMPTS} attempts: {reason}")
 
     def time_parametrise(self, waypoints: Array, start_velocity: Array | None = None, velocity_scale: float = 1.0,

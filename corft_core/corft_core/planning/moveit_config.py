@@ -13,18 +13,18 @@ import yaml
 
 from corft_core.contract import Contract
 from corft_core.planning.description import RobotDescription
-from corft_core.planning.interface import Array, PlanningError
+from corft_core.planning.interface import PlanningError
 
 FILES = ("kinematics", "joint_limits", "ompl_planning", "moveit_controllers", "moveit_py")
 _PLAIN = (str, int, float, bool)
 
 
-def moveit_config(contract: Contract, folder: str | Path, description: RobotDescription, position_limits: Array,
+def moveit_config(contract: Contract, folder: str | Path, description: RobotDescription,
                   joint_state_topic: str | None = None, use_sim_time: bool = False) -> dict[str, Any]:
     """The ``config_dict`` of ``MoveItPy``: plain str, number, bool, list and dict only.
 
-    ``position_limits`` (2, J) tighten those of the URDF. Raises PlanningError naming the file and key, also when
-    velocity or acceleration limits differ from the contract's, which is the truth for both planners.
+    Raises PlanningError naming the file and key, also when velocity or acceleration limits differ from the contract's,
+    which is the truth for both planners.
     """
     files = {name: _load(Path(folder) / f"{name}.yaml") for name in FILES}
     group = description.planning_group(contract.robot.joints)
@@ -38,12 +38,12 @@ def moveit_config(contract: Contract, folder: str | Path, description: RobotDesc
     if not isinstance(pipelines, dict) or "ompl" not in pipelines.get("pipeline_names", ()):
         raise PlanningError(f"{Path(folder)}/moveit_py.yaml: planning_pipelines must be {{pipeline_names: [ompl]}}; "
                             "a bare list is what move_group reads, MoveItPy does not")
-    joint_limits = _joint_limits(contract, files["joint_limits"], position_limits, Path(folder) / "joint_limits.yaml")
+    _check_joint_limits(contract, files["joint_limits"], Path(folder) / "joint_limits.yaml")
     config |= {
         "robot_description": description.with_mesh_uris(),
         "robot_description_semantic": description.srdf,
         "robot_description_kinematics": files["kinematics"],
-        "robot_description_planning": {"joint_limits": joint_limits},
+        "robot_description_planning": files["joint_limits"],
         "ompl": files["ompl_planning"],
         "use_sim_time": use_sim_time,
     }
@@ -74,18 +74,15 @@ def _require(config: dict[str, Any], folder: str | Path, *keys: str) -> None:
                             "(moveit_py.yaml, moveit_controllers.yaml)")
 
 
-def _joint_limits(contract: Contract, data: dict[str, Any], position_limits: Array, path: Path) -> dict[str, Any]:
-    limits = {name: dict(entry) for name, entry in data.get("joint_limits", {}).items()}
-    rows = zip(contract.robot.joints, contract.limits.velocity_rad_s, contract.limits.acceleration_rad_s2,
-               *position_limits.tolist(), strict=True)
-    for name, velocity, acceleration, low, high in rows:
+def _check_joint_limits(contract: Contract, data: dict[str, Any], path: Path) -> None:
+    limits = data.get("joint_limits", {})
+    rows = zip(contract.robot.joints, contract.limits.velocity_rad_s, contract.limits.acceleration_rad_s2, strict=True)
+    for name, velocity, acceleration in rows:
         wanted = {"has_velocity_limits": True, "max_velocity": velocity,
                   "has_acceleration_limits": True, "max_acceleration": acceleration}
         seen = {key: limits.get(name, {}).get(key) for key in wanted}
         if seen != wanted:
             raise PlanningError(f"{path}: {name} has {seen}, the contract says {wanted}; make them equal")
-        limits[name] |= {"has_position_limits": True, "min_position": low, "max_position": high}
-    return limits
 
 
 def _check_plain(value: Any, where: str) -> None:
