@@ -23,7 +23,7 @@ ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 FINGER_JOINTS = ("panda_finger_joint1", "panda_finger_joint2")
 TOOL_FRAME = "panda_hand_tcp"
 HOME_RAD = (0.0, -0.6, 0.0, -2.4, 0.0, 1.8, 0.785)
-TIMESTEP_S = 0.002
+TIMESTEP_S = 0.0025
 # Position gains and force limits of the arm's joint servos (N m/rad, N m s/rad, N m), after the Panda's own.
 ARM_STIFFNESS = np.array([4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0])
 ARM_DAMPING = np.array([450.0, 450.0, 350.0, 350.0, 200.0, 200.0, 200.0])

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 CAMERAS = ("front", "wrist", "overview")
 OPEN_M = 0.04
 FINGER_SPEED_M_S = 0.15
-CONTROLLER_PERIOD_S = 0.004
+CONTROLLER_PERIOD_S = 0.005
 # The cube rests when it is slower than this, and the gripper is open when a finger is further out than that.
 REST_M_S, RELEASED_M = 0.03, 0.028
 
@@ -109,7 +109,7 @@ class Cell:
         self._gripper_target_m = float(np.clip(position_m, 0.0, OPEN_M))
 
     def step(self, duration_s: float) -> None:
-        """Advance by ``duration_s``, a multiple of the controller's period of 4 ms."""
+        """Advance by ``duration_s``, a multiple of the controller's period of 5 ms."""
         substeps = round(CONTROLLER_PERIOD_S / cell_model.TIMESTEP_S)
         for _ in range(max(1, round(duration_s / CONTROLLER_PERIOD_S))):
             self._actuate()
