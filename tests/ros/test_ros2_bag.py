@@ -66,13 +66,21 @@ def messages(folder: Path) -> dict[str, list[tuple[int, Any]]]:
 
 def test_what_is_published_is_recorded_and_played_again(rclpy_context: None, tmp_path: Path) -> None:
     node = rclpy.create_node("source")
-    image = node.create_publisher(Image, "cam/image_raw", 50)
-    joints = node.create_publisher(JointState, "joint_states", BEST_EFFORT)
-    events = node.create_publisher(EpisodeEvent, "episode_event", LATCHED)
+    image = node.create_publisher(Image, "bag_test/image_raw", 50)
+    joints = node.create_publisher(JointState, "bag_test/joint_states", BEST_EFFORT)
+    events = node.create_publisher(EpisodeEvent, "bag_test/episode_event", LATCHED)
     events.publish(EpisodeEvent(kind=EpisodeEvent.START, instruction="pick the red cube", scene_id="demo/1"))
     bag = tmp_path / "bag"
     recorder = start(
-        "bag", "record", "-o", bag, "--topics", "/cam/image_raw", "joint_states", "/episode_event", "/absent"
+        "bag",
+        "record",
+        "-o",
+        bag,
+        "--topics",
+        "/bag_test/image_raw",
+        "bag_test/joint_states",
+        "/bag_test/episode_event",
+        "/bag_test/absent",
     )
     publishers = (image, joints, events)
     try:
@@ -89,27 +97,27 @@ def test_what_is_published_is_recorded_and_played_again(rclpy_context: None, tmp
         code, output = finish(recorder, signal.SIGINT)
     assert code == 0, output
     assert " 0 lost" in output
-    assert "'/absent' was asked for but had no publisher" in output
+    assert "'/bag_test/absent' was asked for but had no publisher" in output
 
     found = messages(bag)
-    assert [m.data[0] for _, m in found["/cam/image_raw"]] == list(range(30))
-    positions = [m.position[0] for _, m in found["/joint_states"]]
+    assert [m.data[0] for _, m in found["/bag_test/image_raw"]] == list(range(30))
+    positions = [m.position[0] for _, m in found["/bag_test/joint_states"]]
     assert (
         positions == [k / 7 for k in range(30)][-len(positions) :]
     )  # best effort: none before readers and writers met
     assert len(positions) >= 15
-    [(_, event)] = found["/episode_event"]  # published before the recorder came: transient local
+    [(_, event)] = found["/bag_test/episode_event"]  # published before the recorder came: transient local
     assert (event.kind, event.instruction, event.scene_id) == (EpisodeEvent.START, "pick the red cube", "demo/1")
-    stamps = [stamp for stamp, _ in found["/cam/image_raw"]]
+    stamps = [stamp for stamp, _ in found["/bag_test/image_raw"]]
     assert before_ns <= stamps[0] and stamps == sorted(stamps) and stamps[-1] <= after_ns + 10**8
     info = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     topics = {t["topic_metadata"]["name"]: t["topic_metadata"] for t in info["topics_with_message_count"]}
-    assert topics["/joint_states"]["offered_qos_profiles"][0]["reliability"] == "best_effort"
-    assert topics["/episode_event"]["type_description_hash"].startswith("RIHS01_")
+    assert topics["/bag_test/joint_states"]["offered_qos_profiles"][0]["reliability"] == "best_effort"
+    assert topics["/bag_test/episode_event"]["type_description_hash"].startswith("RIHS01_")
 
     code, output = finish(start("bag", "info", bag))
     assert code == 0
-    assert f"Topic: /joint_states | Type: sensor_msgs/msg/JointState | Count: {len(positions)}" in output
+    assert f"Topic: /bag_test/joint_states | Type: sensor_msgs/msg/JointState | Count: {len(positions)}" in output
     assert f"Messages:          {31 + len(positions)}" in output
     code, output = finish(start("bag", "record", "-a", "-o", bag))
     assert code == 1
@@ -118,9 +126,11 @@ def test_what_is_published_is_recorded_and_played_again(rclpy_context: None, tmp
     for publisher in publishers:
         node.destroy_publisher(publisher)
     played: dict[str, list[Any]] = {"image": [], "event": []}
-    node.create_subscription(Image, "cam/image_raw", played["image"].append, 50)
-    node.create_subscription(EpisodeEvent, "episode_event", played["event"].append, LATCHED)
-    player = start("bag", "play", bag, "--rate", "2", "--delay", "1", "--topics", "/cam/image_raw", "/episode_event")
+    node.create_subscription(Image, "bag_test/image_raw", played["image"].append, 50)
+    node.create_subscription(EpisodeEvent, "bag_test/episode_event", played["event"].append, LATCHED)
+    player = start(
+        "bag", "play", bag, "--rate", "2", "--delay", "1", "--topics", "/bag_test/image_raw", "/bag_test/episode_event"
+    )
     try:
         spin_until(node, lambda: len(played["image"]) == 30 and len(played["event"]) == 1, "the played messages")
         code, output = finish(player)
@@ -136,12 +146,12 @@ def test_what_is_published_is_recorded_and_played_again(rclpy_context: None, tmp
 def test_simulated_time_stamps_the_bag_and_sigterm_closes_it(rclpy_context: None, tmp_path: Path) -> None:
     node = rclpy.create_node("source")
     clock = node.create_publisher(Clock, "/clock", 50)
-    joints = node.create_publisher(JointState, "arm/joint_states", 50)
+    joints = node.create_publisher(JointState, "bag_test/arm/joint_states", 50)
     overrides = tmp_path / "qos.yaml"
-    overrides.write_text("/arm/joint_states: {reliability: best_effort, history: keep_last, depth: 7}\n")
+    overrides.write_text("/bag_test/arm/joint_states: {reliability: best_effort, history: keep_last, depth: 7}\n")
     bag = tmp_path / "bag"
     options = ("--use-sim-time", "--qos-profile-overrides-path", overrides, "--max-cache-size", "1000", "-s", "sqlite3")
-    recorder = start("bag", "record", "--regex", "joint_.*", "-o", bag, *options)
+    recorder = start("bag", "record", "--regex", "bag_test/arm/j.*", "-o", bag, *options)
     now_ns = 100 * 10**9
     try:
 
@@ -167,8 +177,8 @@ def test_simulated_time_stamps_the_bag_and_sigterm_closes_it(rclpy_context: None
         code, output = finish(recorder, signal.SIGTERM)
     assert code == 0, output
     found = messages(bag)
-    assert list(found) == ["/arm/joint_states"]
-    recorded = found["/arm/joint_states"]
+    assert list(found) == ["/bag_test/arm/joint_states"]
+    recorded = found["/bag_test/arm/joint_states"]
     assert [m.position[0] for _, m in recorded] == [float(k) for k in range(20)][-len(recorded) :]
     assert len(recorded) >= 10
     for (stamp, _), sent_ns in zip(recorded, sent[-len(recorded) :], strict=True):

@@ -49,11 +49,11 @@ def worker(ros_domain: int) -> Iterator[LifecycleNode]:
     """A lifecycle node with a parameter, a topic, a service and an action, spinning in a thread."""
     context = rclpy.Context()
     rclpy.init(context=context)
-    node = LifecycleNode("worker", context=context)
+    node = LifecycleNode("call_worker", context=context)
     node.declare_parameter("gain", 2)
-    node.create_service(SetBool, "worker/enable", _enable)
-    ActionServer(node, RunPolicy, "run_policy", _execute)
-    publisher = super(LifecycleNode, node).create_publisher(JointState, "joint_states", 10)
+    node.create_service(SetBool, "call_worker/enable", _enable)
+    ActionServer(node, RunPolicy, "call_worker/run_policy", _execute)
+    publisher = super(LifecycleNode, node).create_publisher(JointState, "call_worker/joint_states", 10)
     node.create_timer(0.05, lambda: publisher.publish(JointState(name=["a"], position=[1.5])))
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
@@ -69,24 +69,28 @@ def worker(ros_domain: int) -> Iterator[LifecycleNode]:
 def test_topics_are_listed_and_echoed() -> None:
     code, output = ros2("topic", "list", "-t")
     assert code == 0
-    assert "/joint_states [sensor_msgs/msg/JointState]" in output.splitlines()
-    assert ros2("topic", "echo", "--once", "/joint_states", "--field", "position") == (0, "- 1.5\n---\n")
+    assert "/call_worker/joint_states [sensor_msgs/msg/JointState]" in output.splitlines()
+    assert ros2("topic", "echo", "--once", "/call_worker/joint_states", "--field", "position") == (0, "- 1.5\n---\n")
     code, output = ros2("topic", "echo", "--once", "/nobody", "--timeout", "0.2")
     assert code == 1
     assert "does not appear to be published" in output
 
 
 def test_a_service_is_called() -> None:
-    code, output = ros2("service", "call", "/worker/enable", "std_srvs/srv/SetBool", "{data: true}")
+    code, output = ros2("service", "call", "/call_worker/enable", "std_srvs/srv/SetBool", "{data: true}")
     assert code == 0
     assert "response:\nstd_srvs.srv.SetBool_Response(success=True, message='as asked')" in output
-    code, output = ros2("service", "call", "/worker/enable", "std_srvs/srv/SetBool", "{dta: true}")
+    code, output = ros2("service", "call", "/call_worker/enable", "std_srvs/srv/SetBool", "{dta: true}")
     assert code == 1
     assert "has no field 'dta'" in output
 
 
 def test_a_goal_is_sent_and_followed() -> None:
-    goal = ("run_policy", "corft_msgs/action/RunPolicy", "{instruction: pick the red cube, timeout: {sec: 3}}")
+    goal = (
+        "call_worker/run_policy",
+        "corft_msgs/action/RunPolicy",
+        "{instruction: pick the red cube, timeout: {sec: 3}}",
+    )
     code, output = ros2("action", "send_goal", *goal, "--feedback")
     assert code == 0
     assert "Goal accepted with ID: " in output
@@ -96,13 +100,13 @@ def test_a_goal_is_sent_and_followed() -> None:
 
 
 def test_lifecycle_states_are_shown_and_changed() -> None:
-    assert ros2("lifecycle", "set", "/worker", "configure") == (0, "Transitioning successful\n")
-    assert ros2("lifecycle", "get", "worker") == (0, "inactive [2]\n")
-    code, output = ros2("lifecycle", "set", "/worker", "configure")
+    assert ros2("lifecycle", "set", "/call_worker", "configure") == (0, "Transitioning successful\n")
+    assert ros2("lifecycle", "get", "call_worker") == (0, "inactive [2]\n")
+    code, output = ros2("lifecycle", "set", "/call_worker", "configure")
     assert code == 1
     assert "- activate [3]" in output
 
 
 def test_parameters_are_read_and_set() -> None:
-    assert ros2("param", "set", "/worker", "gain", "5") == (0, "Set parameter successful\n")
-    assert ros2("param", "get", "/worker", "gain") == (0, "Integer value is: 5\n")
+    assert ros2("param", "set", "/call_worker", "gain", "5") == (0, "Set parameter successful\n")
+    assert ros2("param", "get", "/call_worker", "gain") == (0, "Integer value is: 5\n")
