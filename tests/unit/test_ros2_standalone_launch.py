@@ -275,6 +275,13 @@ def test_an_error_in_a_launch_file_is_shown_and_ends_with_1(launcher: Launcher) 
     code, output = launcher.run(path)
     assert code == 1
     assert "launch configuration 'nowhere' does not exist" in output
+    broken = launcher.write(name="broken.launch.py")
+    broken.write_text("\nraise KeyError('gripper')\n")
+    for options in ((), ("--show-args",)):
+        code, output = launcher.run(broken, *options)
+        assert code == 1
+        assert "broken.launch.py:2: KeyError: 'gripper'" in output
+        assert "Traceback" not in output
     code, output = launcher.run(launcher.folder / "missing.launch.py")
     assert code == 1
     assert "is not a file" in output

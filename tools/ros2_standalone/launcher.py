@@ -117,7 +117,10 @@ def main(argv: list[str]) -> int:
     launch = importlib.import_module("launch")
     source = launch.launch_description_sources.PythonLaunchDescriptionSource(str(path))
     if args.show_args:
-        show_arguments(source.get_launch_description(launch.LaunchContext()))
+        try:
+            show_arguments(source.get_launch_description(launch.LaunchContext()))
+        except (RuntimeError, OSError) as error:
+            raise UsageError(str(error)) from error
         return 0
     include = launch.actions.IncludeLaunchDescription(source, launch_arguments=parse_arguments(words))
     service = launch.LaunchService(argv=words, debug=args.debug, noninteractive=args.noninteractive)

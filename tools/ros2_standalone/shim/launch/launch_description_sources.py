@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
+import traceback
 
 from ._core import LaunchContext, LaunchDescription, SomeSubstitutionsType, module_getattr, normalize, perform, refuse
 
@@ -46,11 +47,13 @@ def load_launch_file(path: str) -> LaunchDescription:
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    generate = getattr(module, "generate_launch_description", None)
-    if generate is None:
-        raise RuntimeError(f"launch file '{path}' does not define generate_launch_description()")
-    description = generate()
+    try:
+        loader.exec_module(module)
+        description = module.generate_launch_description()
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        where = f"{path}:{lines[-1]}" if lines else path
+        raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
     if not isinstance(description, LaunchDescription):
         raise RuntimeError(
             f"generate_launch_description() of '{path}' returned {description!r}, not a LaunchDescription"
