@@ -11,11 +11,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.client import Client
 from std_srvs.srv import Trigger
@@ -104,7 +104,7 @@ class LifecycleManager(CorftNode):
             if all(up) and not self._came_up:
                 self._came_up = True
                 self.get_logger().info(f"all nodes are active: {', '.join(self._names)}")
-        self._deactivate_all(1.5)
+        self._deactivate_all(1.0)
 
     def _bring_up(self) -> list[bool]:
         """Nodes in order; a later one waits for those before it."""
@@ -155,22 +155,22 @@ class LifecycleManager(CorftNode):
         if self._stopping.is_set():
             return False
         self.get_logger().info(f"{verb} {name}")
+        before = self._states[name]
         start_s = time.monotonic()
-        answer = self._call(self._change_clients[name], ChangeState.Request(transition=Transition(id=transition)),
-                            self.param("transition_timeout"), f"{verb} of {name}")
+        answer = self._call(
+            self._change_clients[name], ChangeState.Request(transition=Transition(id=transition)),
+            self.param("transition_timeout"), f"{verb} of {name}", lambda: self._state(name) == before)
         if answer is not None and answer.success:
-            self._failures[name] = 0
             self._states[name] = "inactive" if verb == "configure" else "active"
             self._was_active[name] = verb == "activate"
             return True
         if self._stopping.is_set():
             return False
-        # A lost answer is no failure: the state, looked at next, tells.
-        if answer is None and self._state(name) in ("inactive", "active"):
-            return True
-        self._failed(name, self._reason(name, start_s) if answer is not None else
-                     f"{verb} was not answered within {self.param('transition_timeout'):.0f} s")
-        return False
+        if answer is not None:
+            self._failed(name, self._reason(name, start_s))
+        elif time.monotonic() - start_s >= self.param("transition_timeout"):
+            self._failed(name, f"{verb} was not answered within {self.param('transition_timeout'):.0f} s")
+        return False  # a lost request or answer is no failure: the next look at the state goes on from there
 
     def _failed(self, name: str, reason: str) -> None:
         self._failures[name] += 1
@@ -192,32 +192,43 @@ class LifecycleManager(CorftNode):
             time.sleep(0.02)
         return "the transition failed; the node's log says why"
 
-    def _call(self, client: Client[Any, Any], request: Any, timeout_s: float, what: str = "") -> Any | None:
-        """The response, or None after `timeout_s` or when stopping."""
+    def _call(self, client: Client[Any, Any], request: Any, timeout_s: float, what: str = "",
+              lost: Callable[[], bool] = lambda: False) -> Any | None:
+        """The response, or None after `timeout_s`, when stopping, or when `lost()` says that none will come."""
         done = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: done.set())
         start_s = time.monotonic()
-        reported_s = REPORT_S
+        report_s = REPORT_S
         while not done.wait(0.1):
             waited_s = time.monotonic() - start_s
-            if waited_s > timeout_s or (self._stopping.is_set() and waited_s > ANSWER_S):
-                client.remove_pending_request(future)
-                return None
-            if what and waited_s > reported_s:
+            if waited_s > timeout_s or (self._stopping.is_set() and waited_s > 1.5):
+                break
+            if what and waited_s > report_s:
+                # A node in transition does not answer. One that does, and is where it was, never got the request:
+                # that happens when it was started just now.
+                if lost() and not done.is_set():
+                    break
                 self.get_logger().info(f"{what} takes {waited_s:.0f} s so far")
-                reported_s *= 2
-        return future.result()
+                report_s *= 2
+        if done.is_set():
+            return future.result()
+        client.remove_pending_request(future)
+        return None
 
     def _deactivate_all(self, timeout_s: float) -> None:
         """In reverse order; nodes that are gone or not active are passed over."""
         for name in reversed(self._names):
-            if self._states[name] == "active" and self._change_clients[name].service_is_ready():
+            if self._states[name] != "active" or not self._change_clients[name].service_is_ready():
+                continue
+            # A node that got the same signal may have deactivated itself already.
+            answer = self._call(self._state_clients[name], GetState.Request(), timeout_s)
+            if answer is not None and answer.current_state.id == State.PRIMARY_STATE_ACTIVE:
                 self.get_logger().info(f"deactivate {name}")
                 request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
                 self._call(self._change_clients[name], request, timeout_s)
-                self._states[name] = "inactive"
-                self._was_active[name] = False
+            self._states[name] = "inactive"
+            self._was_active[name] = False
 
     def safe_stop(self) -> None:
         self._stopping.set()

@@ -1,15 +1,12 @@
-"""What every corft node shares: parameters, contract, diagnostics, guarded lifecycle, main loop.
+"""What every corft node shares: parameters, contract, diagnostics, guarded lifecycle, `run_node`.
 
-Guarantees (pinned by tests/ros/test_lifecycle_nodes.py):
-a parameter outside its range stops the node with one line and exit code 2; a failed configure leaves the
-node unconfigured with the reason on the log and on /diagnostics; SIGINT and SIGTERM call `safe_stop()`
-while publishers still work, then end the process with exit code 0.
+Guarantees (pinned by tests/ros/test_lifecycle_manager.py): a parameter outside its range stops the node with one line
+and exit code 2; a failed configure leaves the node unconfigured with the reason on the log and on /diagnostics;
+SIGINT and SIGTERM call `safe_stop()` while publishers still work, then end the process with exit code 0.
 """
 from __future__ import annotations
 
 import math
-import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.msg import State
 from rcl_interfaces.msg import (
@@ -27,14 +23,12 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 
+from corft.node_main import run_node as run_node
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
 
@@ -336,70 +330,10 @@ class CorftLifecycleNode(NodeTools, LifecycleNode):
         return str(self._state_machine.current_state[1])
 
     def safe_stop(self) -> None:
-        if self._active and self.trigger_deactivate() != TransitionCallbackReturn.SUCCESS:
+        if self._state_label() == "active":
+            self.trigger_deactivate()
+        if self._active:
             self.on_deactivate(LifecycleState("active", State.PRIMARY_STATE_ACTIVE))
 
     def dispose(self) -> None:
         self.on_shutdown(LifecycleState(self._state_label(), State.PRIMARY_STATE_INACTIVE))
-
-
-def run_node(node_class: Callable[[], NodeTools], args: list[str] | None = None, *, threads: int = 1) -> int:
-    """Main function of a node process: build it, spin until SIGINT or SIGTERM, stop safely.
-
-    `threads` > 1 takes a MultiThreadedExecutor. Returns the exit code: 0 after a signal, 1 when a callback
-    raised, 2 when the node could not be built (message on stderr, no traceback).
-    rclpy's own signal handlers would shut the context down at once, before the robot can be told to stop,
-    so the process handles the signals itself.
-    """
-    # With no handler of ours yet, a signal during construction ends the process the default way.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = node_class()
-    except (CorftError, ParameterException) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        rclpy.try_shutdown()
-        return 2
-    assert isinstance(node, Node)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: node.exit_requested.set())
-    executor: Executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
-    executor.add_node(node)
-
-    def spin() -> None:
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            pass  # somebody shut the context down: the ordinary end of spinning
-        except Exception:
-            if not node.exit_requested.is_set():
-                node.get_logger().fatal(f"a callback raised, stopping:\n{traceback.format_exc()}")
-                node.exit_code = 1
-        finally:
-            node.exit_requested.set()
-
-    thread = threading.Thread(target=spin, name="executor", daemon=True)
-    thread.start()
-    node.exit_requested.wait()
-    _stop_safely(node, executor, thread)
-    executor.shutdown(timeout_sec=node.SAFE_STOP_TIMEOUT_S)
-    thread.join(node.SAFE_STOP_TIMEOUT_S)
-    node.dispose()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    node.release()
-    return node.exit_code
-
-
-def _stop_safely(node: NodeTools, executor: Executor, thread: threading.Thread) -> None:
-    """Run `safe_stop` in the executor, in line with other callbacks, or here when that does not answer."""
-    if thread.is_alive():
-        done = threading.Event()
-        executor.create_task(node.safe_stop).add_done_callback(lambda _: done.set())
-        if done.wait(node.SAFE_STOP_TIMEOUT_S):
-            # What it published, and action results, still have to leave.
-            thread.join(0.1)
-            return
-    node.safe_stop()
-
-
-spin_node = run_node

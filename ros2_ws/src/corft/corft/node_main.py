@@ -1,0 +1,96 @@
+"""The main function of every node process: spin, and stop safely on a signal."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import rclpy
+from rclpy.exceptions import ParameterException
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from corft_core.errors import CorftError
+
+if TYPE_CHECKING:
+    from corft.node_base import NodeTools
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_node(node_class: Callable[[], NodeTools], args: list[str] | None = None, *, threads: int = 1) -> int:
+    """Main function of a node process: build it, spin until SIGINT or SIGTERM, stop safely.
+
+    `threads` > 1 takes a MultiThreadedExecutor. Returns the exit code: 0 after a signal, 1 when a callback
+    raised, 2 when the node could not be built (message on stderr, no traceback).
+    rclpy's own signal handlers would shut the context down at once, before the robot can be told to stop,
+    so the process handles the signals itself.
+    """
+    exit_code = _run(node_class, args, threads)
+    # Middleware objects sit in reference cycles: collected here, the process leaves the graph now, not when its
+    # peers' leases run out. What remains (with torch a lot) is not worth the seconds that the interpreter's own
+    # last collection would take; launch has no patience for that.
+    gc.collect()
+    gc.freeze()
+    return exit_code
+
+
+def _run(node_class: Callable[[], NodeTools], args: list[str] | None, threads: int) -> int:
+    # With no handler of ours yet, a signal during construction ends the process the default way.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = node_class()
+    except (CorftError, ParameterException) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        rclpy.try_shutdown()
+        return 2
+    assert isinstance(node, Node)
+    stop = node.exit_requested
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: stop.set())
+    executor: Executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
+    executor.add_node(node)
+    thread = threading.Thread(target=_spin, args=(executor, node), name="executor", daemon=True)
+    thread.start()
+    stop.wait()
+    _stop_safely(node, executor, thread)
+    executor.shutdown(timeout_sec=node.SAFE_STOP_TIMEOUT_S)
+    thread.join(node.SAFE_STOP_TIMEOUT_S)
+    node.dispose()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    node.release()
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the process is about to end; its exit code shall stay
+    return node.exit_code
+
+
+def _spin(executor: Executor, node: NodeTools) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        return  # somebody shut the context down: the ordinary end of spinning
+    except Exception:
+        if not node.exit_requested.is_set():
+            print(f"a callback raised, stopping:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            node.exit_code = 1
+    finally:
+        node.exit_requested.set()
+
+
+def _stop_safely(node: NodeTools, executor: Executor, thread: threading.Thread) -> None:
+    """Run `safe_stop` in the executor, in line with other callbacks, or here when that does not answer."""
+    if thread.is_alive():
+        done = threading.Event()
+        executor.create_task(node.safe_stop).add_done_callback(lambda _: done.set())
+        if done.wait(node.SAFE_STOP_TIMEOUT_S):
+            # What it published, and action results, still have to leave.
+            thread.join(0.1)
+            return
+    node.safe_stop()
