@@ -37,6 +37,8 @@ def shared_planner(request: pytest.FixtureRequest) -> Iterator[MotionPlanner]:
         planner = ProcessPlanner("embedded", CONTRACT)
     yield planner
     planner.close()
+    if isinstance(planner, ProcessPlanner):
+        assert planner._process.returncode == 0
 
 
 @pytest.fixture

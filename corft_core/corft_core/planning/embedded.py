@@ -28,7 +28,8 @@ from corft_core.planning.interface import (
 from corft_core.trajectory import JointPath
 
 _IK_STEPS = 100
-_IK_RESTARTS = 24
+_IK_RESTARTS = 60
+_IK_PATIENCE = 8   # steps without progress before a start is given up
 _IK_POSITION_M, _IK_ROTATION_RAD = 1e-6, 1e-5
 _IK_MAX_STEP_RAD = 0.3
 _PLAN_ATTEMPTS = 5
@@ -190,12 +191,17 @@ class EmbeddedPlanner:
 
     def _descend(self, target: Array, q: Array, frame: str) -> Array | None:
         low, high = self._position_limits
+        best, since = np.inf, 0
         for _ in range(_IK_STEPS):
             error, jacobian = self._arm.error_and_jacobian(q, frame, target)
             if np.linalg.norm(error[:3]) < _IK_POSITION_M and np.linalg.norm(error[3:]) < _IK_ROTATION_RAD:
                 return q
+            size = float(np.linalg.norm(error))
+            best, since = (size, 0) if size < 0.95 * best else (best, since + 1)
+            if since > _IK_PATIENCE:
+                return None
             # Damping that vanishes with the error: steady far from the target, quadratic near it.
-            damping = 1e-6 + 1e-2 * min(1.0, float(error @ error))
+            damping = 1e-6 + 1e-2 * min(1.0, size**2)
             # Joints at a limit that would be pushed past it are left out of the step.
             free = np.ones(len(q), dtype=bool)
             for _ in range(2):
