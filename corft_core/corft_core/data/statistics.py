@@ -109,4 +109,5 @@ class Statistics:
         names = set(cls.__dataclass_fields__)
         if set(data) != names:
             raise CorftError(f"statistics hold the keys {sorted(data)}, expected {sorted(names)}.")
-        return cls(**{k: np.asarray(v, np.float64) if isinstance(v, list) else v for k, v in data.items()})
+        plain: dict[str, Any] = {k: np.asarray(v, np.float64) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**plain)

@@ -197,7 +197,8 @@ class CoRFTStage:
         self.actor.train()
         self._schedule_actor()
         weight = self._advantage_weights()[index]
-        loss, info = bc_loss(self.actor, self.frames.observe(index), samples.actions[index], samples.valid[index], weight)
+        observation = self.frames.observe(index)
+        loss, info = bc_loss(self.actor, observation, samples.actions[index], samples.valid[index], weight)
         self._update_actor(loss)
         return {"weighted_bc": info["bc_loss"], "largest_weight": float(weight.max())}
 
@@ -228,9 +229,8 @@ class CoRFTStage:
         state |= {f"average.{k}": v for k, v in self.average.state().items()}
         state |= {f"actor_optimizer.{k}": v for k, v in optimizer_tensors(self.actor_optimizer).items()}
         state |= {f"critic_optimizer.{k}": v for k, v in optimizer_tensors(self.critic_optimizer).items()}
-        return state | {"values": torch.from_numpy(np.asarray(self.values)), "pool": self.pool, "embedding": self.embedding} | (
-            {"weights": self.weights} if self.weights is not None else {}
-        )
+        state |= {"values": torch.from_numpy(np.asarray(self.values)), "pool": self.pool, "embedding": self.embedding}
+        return state | ({"weights": self.weights} if self.weights is not None else {})
 
     def extra(self) -> dict[str, Any]:
         return {"updates": self.average.updates, "actor_updates": self.actor_updates}

@@ -19,12 +19,12 @@ class SFTConfig:
     """Stage 1: imitation of the demonstrations."""
 
     steps: int = option(3000, "optimiser steps [study]", 0, 10_000_000)
-    batch: int = option(128, "samples per step [ours]", 1, 100_000)
+    batch: int = option(64, "samples per step [ours]", 1, 100_000)
     lr: float = option(1e-3, "peak learning rate of the experts, cosine to 0 [study]", 0.0, 1.0)
     backbone_lr: float = option(1e-4, "peak learning rate of a trained backbone [paper's neighbours]", 0.0, 1.0)
     weight_decay: float = option(1e-3, "AdamW weight decay [ours]", 0.0, 10.0)
     warmup: int = option(100, "steps of linear learning-rate warm-up [ours]", 0, 1_000_000)
-    ema: float = option(0.995, "decay of the averaged weights that are kept, 0 = keep the last ones [ours]", 0.0, 0.99999)
+    ema: float = option(0.995, "decay of the averaged weights that are kept, 0 = the last ones [ours]", 0.0, 0.99999)
     clip_norm: float = option(1.0, "largest gradient norm [ours]", 0.0, 1e6)
     successes_only: bool = option(True, "imitate successful episodes only; stage 2 uses all")
     token_noise: float = option(0.0, "noise on standardised vision tokens [ours]", 0.0, 10.0)
@@ -57,7 +57,7 @@ class CoRFTConfig:
         "mean", "mean over policy chunks, or log-sum-exp with random chunks as in Cal-QL's code [paper]",
         choices=("mean", "logsumexp"),
     )
-    policy_noise: float = option(0.2, "noise on a deterministic policy's chunk in the conservative term [study]", 0.0, 10.0)
+    policy_noise: float = option(0.2, "noise on a deterministic chunk in the conservative term [study]", 0.0, 10.0)
     train_encoder: bool = option(False, "train the critic's observation encoder (else it stays the stage-1 encoder)")
     extraction: str = option(
         "awr", "how the policy improves; best-of-N ranking follows whenever the head is stochastic [study]",
@@ -78,9 +78,9 @@ class TrainConfig:
     log_every: int = option(50, "steps between lines of metrics.jsonl", 1, 1_000_000)
     save_every: int = option(1000, "steps between saves for --resume", 1, 1_000_000)
     held_out: int = option(0, "last episodes kept out of training, to log their action error", 0, 100_000)
-    policy: PolicyConfig = section(PolicyConfig, "networks")
-    sft: SFTConfig = section(SFTConfig, "stage 1")
-    co_rft: CoRFTConfig = section(CoRFTConfig, "stage 2")
+    policy: PolicyConfig = section(PolicyConfig, "networks")  # noqa: RUF009
+    sft: SFTConfig = section(SFTConfig, "stage 1")  # noqa: RUF009
+    co_rft: CoRFTConfig = section(CoRFTConfig, "stage 2")  # noqa: RUF009
 
     def __post_init__(self) -> None:
         head, extraction = self.policy.head.kind, self.co_rft.extraction

@@ -97,7 +97,8 @@ class LiveFrames:
     def __init__(
         self, backbone: Backbone, images: list[np.ndarray], samples: Samples, device: torch.device, shift_px: int
     ) -> None:
-        self.backbone, self.images, self.samples, self.device, self.shift_px = backbone, images, samples, device, shift_px
+        self.backbone, self.images, self.samples = backbone, images, samples
+        self.device, self.shift_px = device, shift_px
 
     def observe(self, index: Tensor, train: bool = False) -> Observation:
         """Observations of these frames; `train` shifts the images and keeps the graph."""

@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -57,8 +57,8 @@ class StopRequest:
         """Catch the signals inside the block (main thread only; elsewhere nothing is changed)."""
         previous: dict[int, Any] = {}
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                previous[number] = signal.signal(number, self._note)
+            for caught in (signal.SIGTERM, signal.SIGINT):
+                previous[caught] = signal.signal(caught, self._note)
         except ValueError:  # not in the main thread: its owner handles signals
             pass
         try:

@@ -50,7 +50,7 @@ class RunFolder:
             raise CorftError(f"{self.folder} holds no run to resume ({error}). Start one with: "
                              f"ros2 run corft trainer DATASET {self.folder}") from error
         if data.get("version") != CONFIG_VERSION:
-            raise CorftError(f"{self.folder}/config.json has version {data.get('version')!r}, expected {CONFIG_VERSION}.")
+            raise CorftError(f"{self.folder}/config.json has version {data.get('version')!r}, not {CONFIG_VERSION}.")
         return parse(TrainConfig, data["train"]), Path(data["dataset"])
 
     def log(self, stage: str, step: int, info: dict[str, float]) -> None:

@@ -64,7 +64,7 @@ def check_data(dataset: TrainingData, config: TrainConfig) -> None:
             "episodes that end with the EpisodeEvent SUCCESS."
         )
     if config.held_out >= dataset.num_episodes:
-        raise CorftError(f"held_out = {config.held_out} leaves none of the {dataset.num_episodes} episodes to train on.")
+        raise CorftError(f"held_out = {config.held_out} leaves none of {dataset.num_episodes} episodes to train on.")
 
 
 class _Training:
@@ -159,7 +159,7 @@ class _Training:
         tokens, text = frames.input_sample(index)
         if not self.backbone.frozen:  # a moving backbone's scale is its own; only rescale by one number
             tokens = tokens.float()
-            self.actor.encoder.token_scale.fill_(float(tokens.std().clamp_min(1e-3)))
+            self.actor.encoder.get_buffer("token_scale").fill_(float(tokens.std().clamp_min(1e-3)))
             return
         self.actor.encoder.fit_inputs(tokens, text)
 

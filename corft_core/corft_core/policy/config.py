@@ -16,8 +16,9 @@ from corft_core.policy.options import option, section
 class EncoderConfig:
     """Backbone tokens, proprioception and text → one observation embedding."""
 
-    token_width: int = option(64, "width of the per-token layers [ours]", 8, 4096)
-    keypoints: int = option(32, "spatial attention maps per camera [ours]", 1, 512)
+    token_width: int = option(32, "width of the per-token layers [ours]", 8, 4096)
+    token_layers: int = option(1, "per-token layers before the attention maps [ours]", 1, 8)
+    keypoints: int = option(16, "spatial attention maps per camera [ours]", 1, 512)
     value_width: int = option(32, "features read out per camera beside the keypoints [ours]", 0, 4096)
     embedding: int = option(256, "width of the observation embedding [ours]", 8, 4096)
     dropout: float = option(0.0, "dropout on the read-out visual features [ours]", 0.0, 0.9)
@@ -28,7 +29,7 @@ class HeadConfig:
     """The action expert."""
 
     kind: str = option("flow", "stochastic (flow matching) or deterministic chunk [study]", choices=("flow", "chunk"))
-    width: int = option(512, "hidden width [ours]", 8, 8192)
+    width: int = option(384, "hidden width [ours]", 8, 8192)
     layers: int = option(3, "hidden layers [study]", 1, 16)
     flow_steps: int = option(8, "Euler steps from noise to a chunk [study]", 1, 100)
     flow_draws: int = option(4, "(time, noise) draws per sample in a training step [ours]", 1, 64)
@@ -52,7 +53,7 @@ class SelectionConfig:
     """Policy extraction at run time: the critic ranks several chunks of a stochastic head."""
 
     samples: int = option(16, "chunks drawn and ranked; 1 = no ranking [study]", 1, 1024)
-    rank: str = option("last", "rank by the whole chunk's Q or the mean over prefixes [study]", choices=("last", "mean"))
+    rank: str = option("last", "rank by the whole chunk's Q or the mean over prefixes", choices=("last", "mean"))
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class PolicyConfig:
     backbone_options: dict = dataclasses.field(
         default_factory=dict, metadata={"doc": "keyword arguments of the backbone"}
     )
-    encoder: EncoderConfig = section(EncoderConfig, "observation encoder")
-    head: HeadConfig = section(HeadConfig, "action expert")
-    critic: CriticConfig = section(CriticConfig, "critic expert")
-    selection: SelectionConfig = section(SelectionConfig, "chunk selection at run time")
+    encoder: EncoderConfig = section(EncoderConfig, "observation encoder")  # noqa: RUF009
+    head: HeadConfig = section(HeadConfig, "action expert")  # noqa: RUF009
+    critic: CriticConfig = section(CriticConfig, "critic expert")  # noqa: RUF009
+    selection: SelectionConfig = section(SelectionConfig, "chunk selection at run time")  # noqa: RUF009

@@ -25,7 +25,7 @@ class _PrefixLinear(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight * self.mask)
+        return torch.baddbmm(self.bias, x, self.weight * self.get_buffer("mask"))
 
 
 class MaskedPrefixCritic(nn.Module):
@@ -68,7 +68,8 @@ class _CausalTransformer(nn.Module):
         self.action = nn.Linear(action_dim, config.width)
         self.place = nn.Parameter(torch.randn(horizon + 1, config.width) * 0.02)
         layer = nn.TransformerEncoderLayer(
-            config.width, config.heads, 4 * config.width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            config.width, config.heads, 4 * config.width, dropout=0.0, activation="gelu", batch_first=True,
+            norm_first=True,
         )
         self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 1))

@@ -69,6 +69,7 @@ class FlowHead(nn.Module):
     """
 
     stochastic = True
+    frequencies: Tensor
 
     def __init__(self, embedding: int, horizon: int, action_dim: int, config: HeadConfig) -> None:
         super().__init__()

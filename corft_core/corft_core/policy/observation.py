@@ -32,13 +32,17 @@ class ObservationEncoder(nn.Module):
     `fit_inputs` sets fixed standardisation of tokens and text from training data; it is saved with the weights.
     """
 
+    token_mean: Tensor
+    token_scale: Tensor
+    text_mean: Tensor
+    text_scale: Tensor
+
     def __init__(
         self, cameras: int, vision_shape: tuple[int, int], text_dim: int, state_dim: int, config: EncoderConfig
     ) -> None:
         super().__init__()
         tokens, channels = vision_shape
         width, maps = config.token_width, config.keypoints
-        self.cameras, self.value_width = cameras, config.value_width
         self.register_buffer("token_mean", torch.zeros(channels))
         self.register_buffer("token_scale", torch.ones(channels))
         self.register_buffer("text_mean", torch.zeros(text_dim))
@@ -47,7 +51,7 @@ class ObservationEncoder(nn.Module):
         self.project = nn.Linear(channels, width)
         self.place = nn.Parameter(torch.randn(cameras, tokens, width) * 0.02)
         self.film = nn.Linear(text_dim, 2 * width)
-        self.mix = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.mix = nn.ModuleList(nn.Linear(width, width) for _ in range(config.token_layers - 1))
         self.attend = nn.Linear(width, maps)
         self.value = nn.Linear(maps * width, config.value_width) if config.value_width else None
         read_out = cameras * (2 * maps + config.value_width)
@@ -78,12 +82,12 @@ class ObservationEncoder(nn.Module):
         x = (tokens.float() - self.token_mean) / self.token_scale
         x = self.project(x) + self.place  # (B, cameras, N, width)
         scale, shift = self.film(text)[:, None, None].chunk(2, -1)
-        x = self.mix(x * (1.0 + scale) + shift)
-        maps = self.attend(x).softmax(2)  # (B, cameras, N, maps)
-        points = torch.einsum("bcnm,nd->bcmd", maps, self.positions).flatten(2)
-        seen = [points]
+        x = torch.relu(torch.addcmul(shift, x, 1.0 + scale))
+        for layer in self.mix:
+            x = torch.relu(layer(x))
+        maps = self.attend(x).transpose(2, 3).softmax(3)  # (B, cameras, maps, N)
+        seen = [(maps @ self.positions).flatten(2)]
         if self.value is not None:
-            pooled = torch.einsum("bcnm,bcnw->bcmw", maps, x).flatten(2)
-            seen.append(self.value(pooled))
+            seen.append(self.value((maps @ x).flatten(2)))
         features = self.dropout(torch.cat(seen, -1).reshape(batch, -1))
         return self.fuse(torch.cat([features, text, state], -1))

@@ -47,9 +47,10 @@ def check(config: Any, where: str = "") -> None:
         if choices and value not in choices:
             raise ConfigError(f"{name} = {value!r}: expected one of {', '.join(choices)}.")
         low, high = field.metadata.get("low"), field.metadata.get("high")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if (low is not None and not value >= low) or (high is not None and not value <= high):
-                raise ConfigError(f"{name} = {value}: expected a value from {low} to {high}.")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        inside = not number or ((low is None or value >= low) and (high is None or value <= high))
+        if not inside:
+            raise ConfigError(f"{name} = {value}: expected a value from {low} to {high}.")
 
 
 def _coerce(value: Any, kind: Any, name: str) -> Any:
@@ -81,9 +82,10 @@ def parse(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     for key, value in data.items():
         if key not in names:
             raise ConfigError(f"unknown setting {where}{key}; known here: {', '.join(names)}.")
-        kind = hints[key]
+        kind: Any = hints[key]
         name = f"{where}{key}"
-        values[key] = parse(kind, value, f"{name}.") if dataclasses.is_dataclass(kind) else _coerce(value, kind, name)
+        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        values[key] = parse(kind, value, f"{name}.") if nested else _coerce(value, kind, name)
     config = cls(**values)
     check(config, where)
     return config

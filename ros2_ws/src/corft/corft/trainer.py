@@ -36,7 +36,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                         "co_rft.alpha=0.1; wins over --config; may be repeated")
     parser.add_argument("--backbone", metavar="NAME", help="effnet (default), tiny, or hf:<folder or hub id>")
     parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:0 … (default cpu)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue this run; takes everything from its folder")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue this run, with its own settings")
     parser.add_argument("--settings", action="store_true", help="print every setting with default and meaning")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
