@@ -24,7 +24,7 @@ from corft_core.execution.reasons import Reason, Refusal, RefusedError
 from corft_core.execution.schedule import Waypoints, remaining, stretched
 from corft_core.execution.spline import Fit, State, fit
 from corft_core.execution.watchdog import Measured
-from corft_core.planning.interface import MotionPlanner
+from corft_core.planning.interface import MotionPlanner, PlanningError
 from corft_core.trajectory import JointPath
 
 Array = NDArray[np.float64]
@@ -43,7 +43,9 @@ class ExecutorOptions:
     blend_s: float = 0.2  # over how long the running motion fades out
     max_splice_rad: float = 0.3  # larger differences within the blend are refused
     max_deviation_rad: float = 0.08  # of the spline from an action, else the chunk is slowed down
-    slowest: float = 6.0  # at most so many times slower than predicted
+    max_gap_rad: float = 0.5  # from the commanded position to a chunk's first action
+    steepest: float = 2.0  # an action that needs more than so many times the velocity limit is a jump
+    slowest: float = 6.0  # than at speed_scale; a chunk that needs even more time is refused
     min_actions: int = 2  # fewer left: refused
     execute_steps: int = 5  # receding_horizon
     ensemble_decay: float = 0.01  # temporal_ensemble
@@ -141,6 +143,8 @@ class ChunkExecutor:
             command = self._plan(chunk, now_ns, measured)
         except RefusedError as refused:
             return refused.refusal
+        except PlanningError as error:
+            return Refusal(Reason.PLANNING_FAILED, f"the path can't be checked for collision: {error}")
         self._running = command
         return command
 
@@ -158,7 +162,7 @@ class ChunkExecutor:
         return self._running
 
     def move(self, path: JointPath, now_ns: int) -> Command | Refusal:
-        """Follow a planned ``path`` (quintic, ends at rest) that starts where the arm rests, for example home."""
+        """Follow a planned ``path`` (cubic or quintic, ending at rest) from where the arm rests, for example home."""
         excess = worst_excess(path, self.limits, tolerance=0.02)
         if excess is not None:
             return Refusal(Reason.DYNAMIC_LIMIT, f"the planned motion breaks a limit: {excess}")
@@ -195,8 +199,8 @@ class ChunkExecutor:
             offset, joint = splice.offset(waypoints, overlap, blend_s)
             splice.refuse_far(offset, joint, options.max_splice_rad, self.names)
             waypoints = splice.blended(waypoints, overlap, blend_s)
-        waypoints = stretched(waypoints, start, self.limits.scaled(RESERVE), self.names, options.slowest,
-                              1.0 / options.speed_scale)
+        waypoints = stretched(waypoints, start, self.limits.scaled(RESERVE), self.names, options.steepest,
+                              options.max_gap_rad, 1.0 / options.speed_scale)
         path, solution, waypoints, truncated = self._clear_path(start, waypoints, anchor, now_ns, handoff_ns)
         self._history.add(single, now_ns)
         due_ns = [handoff_ns + round(due_s * 1e9) for due_s in waypoints.due_s]
@@ -274,7 +278,8 @@ class ChunkExecutor:
         options, limits = self.options, self.limits.scaled(RESERVE)
         kept = waypoints
         problem = "the motion can't be continued within the limits"
-        while kept.stretch <= options.slowest:
+        slowest = options.slowest / options.speed_scale
+        while kept.stretch <= slowest:
             solution = fit(self.names, start, kept.due_s, kept.positions, self._tail_s(kept, start), limits,
                            options.knot_s, options.smoothing_s)
             if solution is not None:
@@ -287,7 +292,7 @@ class ChunkExecutor:
                     problem = (f"{self.names[solution.residual_joint]} would miss action "
                                f"{kept.dropped + solution.residual_waypoint} by {solution.residual_rad:.3f} rad")
             kept = replace(kept, due_s=kept.due_s * 1.4, stretch=kept.stretch * 1.4)
-        raise RefusedError(Reason.DYNAMIC_LIMIT, f"{problem}, even {options.slowest:.1f} times slower")
+        raise RefusedError(Reason.DYNAMIC_LIMIT, f"{problem}, even {slowest:.1f} times slower")
 
     def _tail_s(self, waypoints: Waypoints, start: State) -> float:
         """Length of the braking tail: from the last actions' speed, or the start's, at half the deceleration limit."""

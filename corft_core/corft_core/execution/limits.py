@@ -58,16 +58,25 @@ class Excess:
 
 
 def dense(path: JointPath) -> tuple[Array, Array, Array, Array]:
-    """Times (M,), positions, velocities, accelerations (M, J) of a quintic path, SAMPLES_PER_SEGMENT a segment."""
-    if path.velocities is None or path.accelerations is None:
-        raise ValueError("the path needs velocities and accelerations")
+    """Times (M,), positions, velocities, accelerations (M, J) of a path, SAMPLES_PER_SEGMENT a segment.
+
+    Interpolated as a joint trajectory controller does: quintic, or cubic where the path has no accelerations.
+    """
+    if path.velocities is None:
+        raise ValueError("the path needs velocities")
     if len(path.times_s) == 1:
-        return path.times_s, path.positions, path.velocities, path.accelerations
+        rest = np.zeros_like(path.positions)
+        return path.times_s, path.positions, path.velocities, rest if path.accelerations is None else path.accelerations
     span = np.diff(path.times_s)[:, None, None]
-    p0, v0, a0 = (values[:-1, None] for values in (path.positions, path.velocities, path.accelerations))
-    p1, v1, a1 = (values[1:, None] for values in (path.positions, path.velocities, path.accelerations))
+    p0, v0 = path.positions[:-1, None], path.velocities[:-1, None]
+    p1, v1 = path.positions[1:, None], path.velocities[1:, None]
     t = np.linspace(0.0, 1.0, SAMPLES_PER_SEGMENT + 1)[None, :, None] * span
     d = p1 - p0
+    if path.accelerations is None:
+        a0 = (6 * d - (4 * v0 + 2 * v1) * span) / span**2
+        a1 = (-6 * d + (2 * v0 + 4 * v1) * span) / span**2
+    else:
+        a0, a1 = path.accelerations[:-1, None], path.accelerations[1:, None]
     c3 = (20 * d - (8 * v1 + 12 * v0) * span - (3 * a0 - a1) * span**2) / (2 * span**3)
     c4 = (-30 * d + (14 * v1 + 16 * v0) * span + (3 * a0 - 2 * a1) * span**2) / (2 * span**4)
     c5 = (12 * d - 6 * (v1 + v0) * span + (a1 - a0) * span**2) / (2 * span**5)

@@ -47,25 +47,31 @@ def remaining(chunk: Chunk, handoff_ns: int, min_actions: int, horizon_s: float)
     return Waypoints(due_s[keep], chunk.positions[keep], chunk.gripper[keep], dropped)
 
 
-def stretched(waypoints: Waypoints, start: State, limits: MotionLimits, names: Sequence[str], slowest: float,
-              factor: float = 1.0) -> Waypoints:
+def stretched(waypoints: Waypoints, start: State, limits: MotionLimits, names: Sequence[str], steepest: float,
+              max_gap_rad: float, factor: float = 1.0) -> Waypoints:
     """The waypoints later, so that straight lines between them keep the velocity limits.
 
-    Every interval is lengthened by what it needs, and at least by ``factor``. Raises RefusedError when an interval
-    needs more than ``slowest`` times its length: then the chunk jumps, and slowing down does not make it a motion.
+    Every interval is lengthened by what it needs, and at least by ``factor``. Raises RefusedError for a jump, which
+    slowing down does not make a motion: between two actions more than ``steepest`` times the velocity limit, or from
+    the start to the first action (where time was lost already) more than ``max_gap_rad``.
     """
     intervals = np.diff(waypoints.due_s, prepend=0.0)
-    steps = np.diff(waypoints.positions, axis=0, prepend=start.position[None])
-    needed = np.abs(steps) / (CRUISE * limits.velocity) / intervals[:, None]
-    step, joint = divmod(int(np.argmax(needed)), len(names))
-    if needed[step, joint] > slowest:
-        origin = "the running motion" if step == 0 else f"action {waypoints.dropped + step - 1}"
+    steps = np.abs(np.diff(waypoints.positions, axis=0, prepend=start.position[None]))
+    joint = int(np.argmax(steps[0]))
+    if steps[0, joint] > max_gap_rad:
         raise RefusedError(Reason.STEP_TOO_LARGE,
-                           f"{names[joint]} would move {abs(steps[step, joint]):.3f} rad in {intervals[step]:.2f} s "
-                           f"after {origin}, {needed[step, joint]:.1f} times what its velocity limit "
-                           f"{limits.velocity[joint]:.2f} rad/s allows; up to {slowest:.1f} times is slowed down")
-    longer = intervals * np.maximum(np.max(needed, axis=1), factor)
-    due_s = np.cumsum(longer)
+                           f"action {waypoints.dropped} of {names[joint]} is {steps[0, joint]:.3f} rad from where the "
+                           f"joint is commanded to be, at most {max_gap_rad:.3f} rad are bridged")
+    needed = steps / (CRUISE * limits.velocity) / intervals[:, None]
+    if len(needed) > 1:
+        step, joint = divmod(int(np.argmax(needed[1:])), len(names))
+        if needed[step + 1, joint] > steepest:
+            raise RefusedError(Reason.STEP_TOO_LARGE,
+                               f"{names[joint]} would move {steps[step + 1, joint]:.3f} rad in "
+                               f"{intervals[step + 1]:.2f} s after action {waypoints.dropped + step}, "
+                               f"{needed[step + 1, joint]:.1f} times what its velocity limit "
+                               f"{limits.velocity[joint]:.2f} rad/s allows; up to {steepest:.1f} times is slowed down")
+    due_s = np.cumsum(intervals * np.maximum(np.max(needed, axis=1), factor))
     return Waypoints(due_s, waypoints.positions, waypoints.gripper, waypoints.dropped,
                      waypoints.stretch * float(due_s[-1] / waypoints.due_s[-1]))
 

@@ -59,10 +59,11 @@ def trajectory_message(command: Command) -> JointTrajectory:
     path = command.path
     message = JointTrajectory(joint_names=list(path.names))
     message.header.stamp = time_message(command.start_ns)
-    assert path.velocities is not None and path.accelerations is not None
-    for time_s, q, qd, qdd in zip(path.times_s, path.positions, path.velocities, path.accelerations, strict=True):
+    for row, time_s in enumerate(path.times_s):
         if time_s > 0:
             message.points.append(JointTrajectoryPoint(
-                positions=q.tolist(), velocities=qd.tolist(), accelerations=qdd.tolist(),
+                positions=path.positions[row].tolist(),
+                velocities=[] if path.velocities is None else path.velocities[row].tolist(),
+                accelerations=[] if path.accelerations is None else path.accelerations[row].tolist(),
                 time_from_start=duration_message(round(time_s * 1e9))))
     return message
