@@ -249,5 +249,5 @@ def test_a_checkpoint_of_another_robot_and_no_checkpoint_are_refused(
         value = Parameter("checkpoint", value=str(tmp_path)).to_parameter_msg()
         assert call(node, SetParameters, "other/set_parameters", SetParameters.Request(parameters=[value]))
         assert change_state(node, "other", CONFIGURE) == [False]
-        spin_until(node, lambda: "is no checkpoint: model.safetensors" in other.output)
+        spin_until(node, lambda: "is no checkpoint, it has no config.json" in other.output)
         assert "Traceback" not in other.output

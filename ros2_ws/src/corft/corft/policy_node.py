@@ -77,19 +77,15 @@ class PolicyNode(CorftLifecycleNode):
     # Lifecycle
 
     def configure(self) -> None:
+        folder = self._checkpoint_folder()
+        # torch takes seconds to import: a wrong folder is refused before.
         import torch
 
         from corft_core.data.align import Aligner
         from corft_core.policy.policy import Policy
 
-        folder = self.param("checkpoint")
-        if not folder:
-            raise CorftError("parameter 'checkpoint' is empty: expected a folder written by the trainer, for example "
-                             "-p checkpoint:=RUN/checkpoints/co_rft")
-        if not Path(folder).expanduser().is_dir():
-            raise CorftError(f"parameter 'checkpoint': no folder {folder} (expected RUN/checkpoints/sft or co_rft)")
         torch.set_num_threads(self.param("torch_threads") or max(1, (torch.get_num_threads() + 1) // 2))
-        policy = Policy.load(Path(folder).expanduser(), device=self.param("device"))
+        policy = Policy.load(folder, device=self.param("device"))
         self._contract = self._checked_contract(policy.contract, folder)
         self.hardware_id = self._contract.robot.name
         if self.param("replan_steps") > policy.horizon:
@@ -109,7 +105,19 @@ class PolicyNode(CorftLifecycleNode):
         if warm_s > interval_s:
             self.get_logger().warning(f"inference ({warm_s:.2f} s) is slower than the interval between chunks")
 
-    def _checked_contract(self, trained: Contract, folder: str) -> Contract:
+    def _checkpoint_folder(self) -> Path:
+        if not self.param("checkpoint"):
+            raise CorftError("parameter 'checkpoint' is empty: expected a folder written by the trainer, for example "
+                             "-p checkpoint:=RUN/checkpoints/co_rft")
+        folder = Path(self.param("checkpoint")).expanduser()
+        if not folder.is_dir():
+            raise CorftError(f"parameter 'checkpoint': no folder {folder} (expected RUN/checkpoints/sft or co_rft)")
+        if not (folder / "config.json").is_file():
+            raise CorftError(f"parameter 'checkpoint': {folder} is no checkpoint, it has no config.json; give a folder "
+                             "like RUN/checkpoints/co_rft")
+        return folder
+
+    def _checked_contract(self, trained: Contract, folder: Path) -> Contract:
         if not self.param("contract"):
             return trained
         robot = load_contract(self.param("contract"))
@@ -172,7 +180,10 @@ class PolicyNode(CorftLifecycleNode):
         stamp_ns = Time.from_msg(message.header.stamp).nanoseconds
         if self._contract.joint_state.stamp == "receive" or stamp_ns == 0:
             stamp_ns = self.get_clock().now().nanoseconds
-        self._aligner.push("joint_state", stamp_ns, message)
+        try:
+            self._aligner.push("joint_state", stamp_ns, message)
+        except CorftError as error:  # another publisher's joints, say those of a gripper alone
+            self.get_logger().warning(str(error), throttle_duration_sec=2.0)
 
     def _receive_image(self, camera: str, message: Image) -> None:
         from corft_core.data.images import decode_image

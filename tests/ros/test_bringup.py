@@ -1,0 +1,116 @@
+"""`ros2 launch corft bringup.launch.py` with a simulated cell: a trial, a crash, Ctrl-C; and what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+from corft_msgs.msg import ActionChunk, ExecutionStatus
+from ros.graph import CONTRACT, PATIENCE_S, call, running, spin_until
+from ros.tiny_policy import make_tiny_checkpoint
+from std_srvs.srv import Trigger
+
+from corft_core.contract import Contract
+
+pytestmark = [pytest.mark.ros, pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command on the PATH")]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("bringup") / "co_rft", Contract.load(CONTRACT))
+
+
+@contextlib.contextmanager
+def launched(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`ros2 launch corft bringup.launch.py …` with its output in `log`, ended by Ctrl-C."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(["ros2", "launch", "corft", "bringup.launch.py", *arguments], stdout=file,
+                                   stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        yield process
+    except BaseException:
+        print(f"--- output of the launch\n{log.read_text(errors='replace')}")
+        raise
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(PATIENCE_S)
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_trial_runs_in_a_namespace_a_killed_node_returns_and_ctrl_c_ends_everything(
+        rclpy_context: None, checkpoint: Path, tmp_path: Path) -> None:
+    node = rclpy.create_node("bringup_test", namespace="/left")
+    chunks: list[ActionChunk] = []
+    states: set[int] = set()
+    node.create_subscription(ActionChunk, "action_chunk", chunks.append, 10)
+    node.create_subscription(ExecutionStatus, "execution_status", lambda status: states.add(status.state), 10)
+
+    def active() -> bool:
+        return bool(call(node, Trigger, "lifecycle_manager/is_active", Trigger.Request()).success)
+
+    log, out = tmp_path / "launch.log", tmp_path / "results.jsonl"
+    with running("cell_node", {"real_time_factor": 1.0}, namespace="/left"), \
+            launched(log, f"checkpoint:={checkpoint}", "use_sim_time:=true", "namespace:=left",
+                     "torch_threads:=1") as launch:
+        spin_until(node, active, "the graph", 2 * PATIENCE_S)
+        trial = subprocess.Popen(["ros2", "run", "corft", "evaluate_live", "--scenes", "ind/0", "--timeout", "2",
+                                  "--out", str(out), "--ros-args", "-r", "__ns:=/left"])
+        spin_until(node, lambda: trial.poll() is not None, "evaluate_live", 2 * PATIENCE_S)
+        assert trial.returncode == 0
+        (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+        assert (row["scene_id"], row["success"], row["outcome"]) == ("ind/0", False, "timeout")
+        assert row["chunks"] == len(chunks) >= 2 and row["latency_p50_s"] > 0
+        assert row["instruction"] == "pick up the red cube and put it in the bin"
+        assert ExecutionStatus.EXECUTING in states, "the executor followed the chunks"
+
+        pids = {name: int(pid) for name, pid in re.findall(
+            r"\[(\w+)-\d+\]: process started with pid \[(\d+)\]", log.read_text())}
+        os.kill(pids["camera_node"], signal.SIGKILL)
+        spin_until(node, lambda: "camera_node came back unconfigured" in log.read_text(), "the respawned camera_node")
+        spin_until(node, active, "the graph after the crash")
+
+        pids |= {f"{name} again": int(pid) for name, pid in re.findall(
+            r"\[(\w+)-\d+\]: process started with pid \[(\d+)\]", log.read_text())}
+        launch.send_signal(signal.SIGINT)
+        assert launch.wait(PATIENCE_S) == 0
+    deadline_s = time.monotonic() + PATIENCE_S
+    while alive(list(pids.values())) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert not alive(list(pids.values()))
+    assert "SIGKILL" not in log.read_text()
+
+
+def test_a_folder_that_is_no_checkpoint_ends_the_launch_with_the_reason(ros_domain: int, tmp_path: Path) -> None:
+    log = tmp_path / "launch.log"
+    with launched(log, f"checkpoint:={tmp_path}") as launch:
+        launch.wait(2 * PATIENCE_S)
+    text = log.read_text()
+    assert "policy_node: configure failed" in text and "is no checkpoint" in text
+    assert "bring-up given up after 3 attempts: policy_node" in text
+    assert "Traceback" not in text
+
+
+def test_the_arguments_are_shown_with_their_descriptions_and_the_checkpoint_is_required() -> None:
+    shown = subprocess.run(["ros2", "launch", "corft", "bringup.launch.py", "--show-args"], capture_output=True,
+                           text=True, timeout=PATIENCE_S, check=True).stdout
+    for name in ("checkpoint", "contract", "planner", "namespace", "use_sim_time", "replan_steps", "speed_scale"):
+        assert f"'{name}':" in shown
+    assert "no description" not in shown.lower()
+    missing = subprocess.run(["ros2", "launch", "corft", "bringup.launch.py"], capture_output=True, text=True,
+                             timeout=PATIENCE_S, check=False)
+    assert missing.returncode != 0
+    assert "checkpoint" in missing.stdout + missing.stderr
