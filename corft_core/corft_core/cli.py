@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable
 
 from corft_core.errors import CorftError
+from corft_core.files import FULL_DISK
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -26,7 +26,7 @@ def run_main(main: Callable[[], int | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        if error.errno not in FULL_DISK:
             raise
         print(f"error: no space left while writing {error.filename or 'the output'}: {error.strerror}. "
               "Free some space or choose another output folder, then run the same command again.", file=sys.stderr)

@@ -275,6 +275,23 @@ def test_damage_is_found(folder: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").iterdir())
 
 
+CACHE = """
+import sys
+sys.path.insert(0, {core!r})
+from corft_core.cli import run_main
+from corft_core.data import EpisodeDataset
+sys.exit(run_main(lambda: EpisodeDataset.open(sys.argv[1]).images(sys.argv[2]) and 0))
+"""
+
+
+def test_no_space_for_the_decoded_frames(folder: Path, tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, "-c", CACHE.format(core=str(ROOT / "corft_core")), str(folder),
+                             str(tmp_path / "cache")], capture_output=True, text=True, timeout=120, check=False,
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)))
+    assert result.returncode == 2 and "for the decoded frames (3 MB)" in result.stderr, result.stderr
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_opening_something_else_teaches(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="bag_to_dataset"):
         EpisodeDataset.open(tmp_path)

@@ -63,7 +63,7 @@ class ArmCommands:
         return None if running is None else running.sample(tick_ns)[0]
 
     def clear(self, before_ns: int | None = None, measured: Vector | None = None) -> None:
-        """Forget all trajectories, or those before ``before_ns``; the first of the others then starts at ``measured``."""
+        """Forget all trajectories, or those before ``before_ns``; the next one then starts at ``measured``."""
         kept = [r for r in self._running if before_ns is not None and r.since_ns >= before_ns]
         self._running.clear()
         for running in kept:

@@ -23,7 +23,7 @@ from corft_core.data import lerobot_format as fmt
 from corft_core.data.lerobot_writer import read_column
 from corft_core.data.video import VideoError, decode_video
 from corft_core.errors import CorftError
-from corft_core.files import atomic_folder
+from corft_core.files import FULL_DISK, atomic_folder
 
 logger = logging.getLogger(__name__)
 
@@ -203,26 +203,32 @@ class EpisodeDataset:
             with atomic_folder(target) as temporary, ThreadPoolExecutor(max(1, len(self.contract.cameras))) as pool:
                 for job in [pool.submit(self._decode_camera, c.name, temporary) for c in self.contract.cameras]:
                     job.result()
-        except OSError:
-            if not target.exists():  # else another process decoded the same content first
-                raise
+        except OSError as error:
+            if target.exists():  # another process decoded the same content first
+                return
+            if error.errno in FULL_DISK:
+                shapes = [self.info["features"][fmt.image_key(c.name)]["shape"] for c in self.contract.cameras]
+                size_mb = sum(self.num_frames * int(np.prod(shape)) for shape in shapes) / 1e6
+                raise DatasetError(f"no space left in {target.parent} for the decoded frames ({size_mb:.0f} MB). Free "
+                                   "some space, or move the data set to another disk.") from error
+            raise
 
     def _decode_camera(self, camera: str, folder: Path) -> None:
         height, width, channels = self.info["features"][fmt.image_key(camera)]["shape"]
-        frames = np.lib.format.open_memmap(folder / f"{camera}.npy", mode="w+", dtype=np.uint8,
-                                           shape=(self.num_frames, height, width, channels))
+        shape = (self.num_frames, height, width, channels)
         row = 0
-        for path in self.video_files(camera):
-            for frame in decode_video(path):
-                if row == self.num_frames or frame.shape != frames.shape[1:]:
-                    raise VideoError(f"{path} holds more frames than the {self.num_frames} of info.json, or of "
-                                     f"another size ({frame.shape})")
-                frames[row] = frame
-                row += 1
+        with (folder / f"{camera}.npy").open("wb") as file:  # a memory map would die of SIGBUS on a full disk
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for path in self.video_files(camera):
+                for frame in decode_video(path):
+                    if row == self.num_frames or frame.shape != shape[1:]:
+                        raise VideoError(f"{path} holds more frames than the {self.num_frames} of info.json, or of "
+                                         f"another size ({frame.shape})")
+                    file.write(frame.tobytes())
+                    row += 1
         if row != self.num_frames:
             raise VideoError(f"the videos of {camera} hold {row} frames, info.json says {self.num_frames}; "
                              "the data set is incomplete, convert the bag again")
-        frames.flush()
 
     def _content_key(self) -> str:
         digest = hashlib.sha256((self.folder / fmt.INFO_PATH).read_bytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,9 @@ from corft_core.data.dataset_check import check_dataset
 from corft_core.data.episode import Episode
 from corft_core.data.lerobot_writer import LeRobotWriter
 from corft_core.errors import CorftError
-from corft_core.files import atomic_folder
+from corft_core.files import FULL_DISK, atomic_folder
 
 logger = logging.getLogger(__name__)
-
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class WriteError(CorftError):
@@ -62,7 +59,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, FFmpegError) as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL_DISK:
             raise
         raise WriteError(f"no space left to write {folder} ({error.strerror}); nothing was left behind. "
                          "Free some space or choose a folder on another disk, then run the same command again."

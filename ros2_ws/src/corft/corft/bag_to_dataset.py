@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = parser().parse_args(argv)
+    if argv is None:  # as a program: SIGTERM ends it as Ctrl-C does, with nothing left behind
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     return run_main(lambda: _convert(arguments))
 
 
