@@ -58,7 +58,7 @@ class JointTrajectoryController:
             raise TrajectoryRejected(f"the first point is at time {path.times_s[0]} s; it must lie after the start, "
                                      "for the controller moves to it from its desired state")
         if start + path.duration_s < now_s:
-            raise TrajectoryRejected(f"the trajectory ends {now_s - start - path.duration_s:.3f} s ago; check its "
+            raise TrajectoryRejected(f"the trajectory ended {now_s - start - path.duration_s:.3f} s ago; check its "
                                      "header stamp and use_sim_time")
         if not self._allow_moving_end and path.velocities is not None and np.any(np.abs(path.velocities[-1]) > 1e-6):
             raise TrajectoryRejected("the last point's velocity is not zero; end at rest or set "

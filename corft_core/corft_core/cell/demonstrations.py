@@ -42,7 +42,8 @@ def record_episode(contract: Contract, cell: Cell, operator: ImperfectOperator, 
     cell.reset(scene)
     step_s = 1.0 / contract.rate_hz
     images: dict[str, list[np.ndarray]] = {camera.name: [] for camera in contract.cameras}
-    states, actions = [], []
+    states: list[list[float]] = []
+    actions: list[list[float]] = []
     while not (cell.success or operator.done) and len(states) < time_limit_s * contract.rate_hz:
         for camera in contract.cameras:
             images[camera.name].append(cell.render(camera.name, camera.size))

@@ -32,6 +32,11 @@ class ArmKinematics:
         self._place(joints_rad)
         return self._data.xpos[self._body].copy()
 
+    def tool_rotation(self, joints_rad: Array) -> Array:
+        """Rotation matrix (3, 3) of the tool frame at ``joints_rad`` (7,)."""
+        self._place(joints_rad)
+        return self._data.xmat[self._body].reshape(3, 3).copy()
+
     def solve(self, position_m: Array, yaw_rad: float, seed_rad: Array, iterations: int = 4) -> Array:
         """Joints (7,) [rad] that put the tool at ``position_m`` pointing down, turned by ``yaw_rad`` about z.
 

@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from builtin_interfaces.msg import Duration
 from builtin_interfaces.msg import Time as TimeMsg
 from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from trajectory_msgs.msg import JointTrajectory
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from corft_core.cell.controller import TrajectoryRejected
 from corft_core.trajectory import JointPath
@@ -82,9 +83,6 @@ def objects_of(message: PoseArray) -> dict[str, tuple[NDArray[np.float64], NDArr
 
 def trajectory_message(path: JointPath) -> JointTrajectory:
     """JointTrajectory that starts when it is received (stamp 0)."""
-    from builtin_interfaces.msg import Duration
-    from trajectory_msgs.msg import JointTrajectoryPoint
-
     message = JointTrajectory(joint_names=list(path.names))
     for i, time_s in enumerate(path.times_s):
         sec, nanosec = divmod(round(float(time_s) * 1e9), 1_000_000_000)
@@ -112,8 +110,10 @@ def path_of(message: JointTrajectory) -> JointPath:
             columns[field] = None
         else:
             raise TrajectoryRejected(f"every point needs {len(names)} {field}, one a joint; found {sorted(lengths)}")
+    positions = columns["positions"]
+    assert positions is not None
     times = np.array([point.time_from_start.sec + point.time_from_start.nanosec * 1e-9 for point in message.points])
     try:
-        return JointPath(names, times, columns["positions"], columns["velocities"], columns["accelerations"])
+        return JointPath(names, times, positions, columns["velocities"], columns["accelerations"])
     except ValueError as error:
         raise TrajectoryRejected(str(error)) from error

@@ -8,11 +8,13 @@ such and repeated with the next scene until ``episodes`` have succeeded.
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from corft_msgs.msg import EpisodeEvent
 from corft_msgs.srv import ResetScene
 from geometry_msgs.msg import PoseArray
+from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
@@ -31,6 +33,8 @@ from corft_core.errors import CorftError
 # After a reset, samples of the scene before may still be under way.
 SETTLE_NS = 100_000_000
 PLACED_M = 0.02
+# A listener is known here a little before it hears what is said.
+DISCOVERY_S = 0.5
 EARLIEST_SUCCESS_NS = 500_000_000
 
 
@@ -68,10 +72,11 @@ class TeleopNode(CorftNode):
         self._start_ns = self._next_tick_ns = self._reset_ns = self._joint_ns = 0
         self._objects: PoseArray | None = None
         self._success = False
+        self._ready_since_s: float | None = None
         self._arm = self.create_publisher(JointTrajectory, self._contract.arm_command.topic, 10)
         self._gripper = self.create_publisher(Float64MultiArray, self._contract.gripper_command.topic, 10)
         self._events = self.create_publisher(EpisodeEvent, self._contract.episode_event.topic, 10)
-        self._resets = self.create_client(ResetScene, "cell/reset")
+        self._resets: Client[Any, Any] = self.create_client(ResetScene, "cell/reset")
         self.create_subscription(JointState, self._contract.joint_state.topic, self._on_joint_state,
                                  qos_profile("reliable", 10))
         self.create_subscription(PoseArray, "cell/objects", self._on_objects, QoSProfile(depth=1))
@@ -100,6 +105,8 @@ class TeleopNode(CorftNode):
 
     def _ready(self) -> bool:
         missing = [] if self._resets.service_is_ready() else ["the service cell/reset"]
+        if not (self._arm.get_subscription_count() and self._gripper.get_subscription_count()):
+            missing.append("the cell's controllers")
         if self.param("wait_for_recorder"):
             topics = [(self._contract.arm_command.topic, 2), (self._contract.gripper_command.topic, 2),
                       (self._contract.episode_event.topic, 1), (self._contract.joint_state.topic, 2),
@@ -108,7 +115,11 @@ class TeleopNode(CorftNode):
                         if self.count_subscribers(topic) < listeners]
         if missing:
             self.get_logger().info(f"waiting for {', '.join(missing)}", throttle_duration_sec=5.0)
-        return not missing
+            self._ready_since_s = None
+            return False
+        if self._ready_since_s is None:
+            self._ready_since_s = time.monotonic()
+        return time.monotonic() - self._ready_since_s > DISCOVERY_S
 
     def _on_reset(self, future: Any) -> None:
         self._pending = None
