@@ -220,8 +220,8 @@ class ChunkExecutor:
                                                        "clock; do all nodes have the same use_sim_time?")
         newest = self._history.newest_stamp_ns
         if newest is not None and chunk.stamp_ns <= newest:
-            raise RefusedError(Reason.STALE, "a chunk was accepted before whose observation is "
-                                             f"{(newest - chunk.stamp_ns) * 1e-9:.2f} s newer or the same")
+            raise RefusedError(Reason.STALE, f"the chunk's observation is {(newest - chunk.stamp_ns) * 1e-9:.2f} s "
+                                             "before the last chunk's, or before the arm was started anew")
         running = self._running
         if running is None or now_ns >= running.end_ns:
             return

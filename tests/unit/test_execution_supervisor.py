@@ -1,0 +1,278 @@
+"""When the arm may move: enabling, stops, stale inputs, modes, moving home. No ROS, the real planner."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corft_core.contract import Contract
+from corft_core.execution import (
+    Activity,
+    Chunk,
+    ChunkExecutor,
+    Command,
+    ExecutorOptions,
+    Measured,
+    Reason,
+    Refusal,
+    Supervisor,
+)
+from corft_core.planning import make_planner
+
+CONTRACT = Contract.load(Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell/contract.yaml")
+NAMES = CONTRACT.robot.joints
+HOME = np.array(CONTRACT.robot.home_rad)
+TURN = np.array([1.0, 0, 0, 0, 0, 0, 0])
+SCENE = Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell/scene.yaml"
+
+
+@functools.cache
+def planner():
+    return make_planner("embedded", CONTRACT, SCENE)
+
+
+class Robot:
+    """An arm that follows its commands perfectly, and the clock."""
+
+    def __init__(self, enabled: bool = True, simulated: bool = False, **options) -> None:
+        self.sent: list[Command] = []
+        self.reports: list[tuple[str, Refusal]] = []
+        self.supervisor = Supervisor(CONTRACT, planner(), ExecutorOptions(**options), self.sent.append,
+                                     lambda what, event: self.reports.append((what, event)), simulated)
+        self.now_ns = 50 * 10**9
+        self.offset = np.zeros(7)
+        self.openings: list[float] = []
+        self.step(0.02)
+        if enabled:
+            assert self.supervisor.enable(self.now_ns)[0]
+
+    @property
+    def position(self) -> np.ndarray:
+        return (self.sent[-1].state(self.now_ns).position if self.sent else HOME) + self.offset
+
+    @property
+    def speed(self) -> float:
+        return float(np.max(np.abs(self.sent[-1].state(self.now_ns).velocity))) if self.sent else 0.0
+
+    def step(self, duration_s: float, joint_states: bool = True) -> None:
+        for _ in range(round(duration_s / 0.02)):
+            self.now_ns += 20_000_000
+            if joint_states:
+                self.supervisor.joint_state(Measured(self.now_ns, self.position, np.zeros(7)), self.now_ns)
+            opening = self.supervisor.gripper_due(self.now_ns)
+            if opening is not None:
+                self.openings.append(opening)
+            self.supervisor.tick(self.now_ns)
+
+    def chunk(self, rate_rad_s: float = 0.4, age_s: float = 0.05, steps: int = 10, gripper: float = 1.0) -> Chunk:
+        ahead = TURN * rate_rad_s * 0.1 * np.arange(1, steps + 1)[:, None]
+        return Chunk(self.now_ns - round(age_s * 1e9), NAMES, self.position + ahead, np.full(steps, gripper), 0.1)
+
+    def send(self, chunk: Chunk | None = None) -> Command | Refusal:
+        return self.supervisor.chunk(chunk or self.chunk(), self.now_ns)
+
+    def reason(self, chunk: Chunk | None = None) -> Reason:
+        answer = self.send(chunk)
+        assert isinstance(answer, Refusal)
+        return answer.reason
+
+    @property
+    def activity(self) -> Activity:
+        return self.supervisor.activity(self.now_ns)
+
+
+def test_nothing_moves_before_it_is_enabled():
+    robot = Robot(enabled=False)
+    assert robot.activity is Activity.DISABLED
+    assert robot.reason() is Reason.DISABLED
+    assert robot.sent == []
+    assert robot.supervisor.enable(robot.now_ns)[0]
+    assert isinstance(robot.send(), Command)
+    assert robot.activity is Activity.EXECUTING
+
+
+def test_without_a_next_chunk_the_arm_comes_to_rest_by_itself():
+    robot = Robot()
+    robot.send()
+    robot.step(0.5)
+    assert robot.speed > 0.3
+    robot.step(1.5)
+    assert robot.speed == 0.0
+    assert robot.activity is Activity.IDLE
+    assert robot.position[0] == pytest.approx(HOME[0] + 0.4, abs=0.1)
+
+
+def test_gripper_commands_come_at_their_time():
+    robot = Robot()
+    chunk = robot.chunk(gripper=0.0)
+    chunk.gripper[:3] = 1.0
+    robot.send(chunk)
+    robot.step(0.2)
+    assert robot.openings and set(robot.openings) == {1.0}
+    robot.step(0.2)
+    assert robot.openings[-1] == 0.0
+
+
+def test_stop_brakes_and_lasts_until_enabled_again():
+    robot = Robot()
+    robot.send()
+    robot.step(0.5)
+    robot.supervisor.stop(Refusal(Reason.STOP_REQUESTED, "stop was called"), robot.now_ns)
+    robot.step(0.3)
+    assert robot.speed == 0.0
+    assert robot.activity is Activity.STOPPED
+    assert robot.reason() is Reason.STOP_REQUESTED
+    assert not robot.supervisor.home(robot.now_ns)[0]
+    assert robot.supervisor.enable(robot.now_ns)[0]
+    assert isinstance(robot.send(), Command)
+
+
+def test_stale_joint_states_brake_and_fresh_ones_let_it_go_on():
+    robot = Robot()
+    robot.send(robot.chunk(steps=20))
+    robot.step(0.3)
+    robot.step(0.9, joint_states=False)
+    assert robot.speed == 0.0
+    assert robot.activity is Activity.HOLDING
+    assert robot.reason() is Reason.OBSERVATION_STALE
+    robot.step(0.1)
+    assert robot.activity is Activity.IDLE
+    assert isinstance(robot.send(), Command)
+
+
+def test_a_blocked_arm_is_stopped_and_starts_again_from_where_it_is():
+    robot = Robot()
+    robot.send(robot.chunk(rate_rad_s=0.8))
+    robot.step(0.2)
+    for push in np.arange(0.0, 0.42, 0.03):  # as slow as a real arm falls behind
+        robot.offset = -push * TURN
+        robot.step(0.02)
+    assert robot.activity in (Activity.STOPPED, Activity.HOLDING)
+    assert robot.supervisor.stopped.reason is Reason.TRACKING_ERROR
+    robot.step(0.5)
+    assert robot.supervisor.enable(robot.now_ns)[0]
+    assert robot.reason() is Reason.STALE, "what was seen before the new start must not be executed"
+    robot.step(0.1)
+    before = robot.position.copy()
+    command = robot.send()
+    assert isinstance(command, Command)
+    np.testing.assert_allclose(command.path.positions[0], before, atol=1e-9)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_jump_is_a_reset_in_simulation_and_a_fault_on_a_robot(simulated):
+    robot = Robot(simulated=simulated)
+    robot.send()
+    robot.step(0.3)
+    old = robot.chunk()
+    robot.offset = 0.6 * TURN
+    robot.supervisor.joint_state(Measured(robot.now_ns, robot.position, np.zeros(7)), robot.now_ns)
+    if not simulated:
+        assert robot.supervisor.stopped.reason is Reason.TELEPORTED
+        return
+    assert robot.supervisor.executor.running is None
+    assert robot.reason(old) is Reason.STALE, "what was seen before the reset must not be executed"
+
+
+def test_a_clock_that_jumps_back_forgets_what_runs():
+    robot = Robot()
+    robot.send()
+    robot.step(0.3)
+    position = robot.position
+    robot.now_ns -= 10 * 10**9
+    robot.supervisor.joint_state(Measured(robot.now_ns, position, np.zeros(7)), robot.now_ns)
+    assert robot.reports[-1][1].reason is Reason.CLOCK_JUMP
+    assert robot.supervisor.executor.running is None
+
+
+def test_home_brakes_first_then_moves_and_refuses_chunks_meanwhile():
+    robot = Robot()
+    robot.send(robot.chunk(rate_rad_s=0.6))
+    robot.step(0.8)
+    assert robot.supervisor.home(robot.now_ns) == (True, "braking, then home")
+    assert robot.reason() is Reason.BUSY
+    robot.step(0.4)
+    assert robot.activity is Activity.MOVING
+    assert robot.reason() is Reason.BUSY
+    robot.step(6.0)
+    np.testing.assert_allclose(robot.position, HOME, atol=1e-3)
+    assert robot.supervisor.home(robot.now_ns) == (True, "already home")
+
+
+def test_disabling_brakes():
+    robot = Robot()
+    robot.send()
+    robot.step(0.5)
+    robot.supervisor.disable(robot.now_ns, Refusal(Reason.SHUTDOWN, "deactivated"))
+    robot.step(0.3)
+    assert robot.speed == 0.0
+    assert robot.activity is Activity.DISABLED
+
+
+def test_old_future_and_out_of_order_chunks_are_refused():
+    robot = Robot()
+    assert robot.reason(robot.chunk(age_s=1.2)) is Reason.STALE
+    assert robot.reason(robot.chunk(age_s=-0.3)) is Reason.FROM_THE_FUTURE
+    assert robot.reason(robot.chunk(age_s=0.95)) is Reason.TOO_FEW_LEFT
+    newest = robot.chunk()
+    assert isinstance(robot.send(newest), Command)
+    assert robot.reason(newest) is Reason.STALE
+
+
+def test_a_chunk_far_from_the_running_motion_is_refused_and_the_arm_stops_softly():
+    robot = Robot()
+    robot.send()
+    robot.step(0.3)
+    running = robot.supervisor.executor.running
+    chunk = robot.chunk()
+    assert robot.reason(Chunk(chunk.stamp_ns, NAMES, chunk.positions - 0.4 * TURN, chunk.gripper, 0.1)) \
+        is Reason.SPLICE_TOO_LARGE
+    assert robot.supervisor.executor.running is running
+
+
+@pytest.mark.parametrize(("mode", "accepted"), [("splice", 10), ("temporal_ensemble", 10), ("receding_horizon", 2),
+                                                ("open_loop", 2)])
+def test_modes_differ_in_how_many_chunks_they_take(mode, accepted):
+    robot = Robot(mode=mode, execute_steps=5)
+    for _ in range(10):
+        answer = robot.send()
+        assert isinstance(answer, Command) or answer.reason is Reason.BUSY
+        robot.step(0.1)
+    assert robot.supervisor.counts["accepted"] == accepted
+
+
+def test_speed_scale_takes_longer_to_the_same_place():
+    full, half = Robot(), Robot(speed_scale=0.5)
+    first, second = full.send(), half.send()
+    assert second.content_end_ns - second.handoff_ns == pytest.approx(2 * (first.content_end_ns - first.handoff_ns),
+                                                                      rel=0.01)
+    np.testing.assert_allclose(second.state(second.content_end_ns).position,
+                               first.state(first.content_end_ns).position, atol=0.02)
+
+
+def test_a_chunk_into_the_table_is_cut_before_it_and_then_refused():
+    executor = ChunkExecutor(CONTRACT, planner())
+    target = planner().forward_kinematics(HOME)
+    target[:3, 3] = (0.5, 0.0, -0.1)
+    into_table = make_planner("embedded", CONTRACT).inverse_kinematics(target, HOME)
+    position, now_ns, cut = HOME, 10**12, False
+    for number in range(20):
+        away = into_table - position
+        part = np.minimum(0.05 * np.arange(1, 11) / np.max(np.abs(away)), 1.0)
+        chunk = Chunk(now_ns - 50_000_000, NAMES, position + part[:, None] * away, np.ones(10), 0.1, number)
+        answer = executor.accept(chunk, now_ns, Measured(now_ns, position, np.zeros(7)))
+        if isinstance(answer, Refusal):
+            assert answer.reason in (Reason.COLLISION, Reason.WORKSPACE)
+            break
+        assert planner().first_collision(answer.path.positions) is None
+        cut |= answer.truncated is not None
+        now_ns += 300_000_000
+        position = executor.commanded_state(now_ns).position
+    else:
+        pytest.fail("the table was never seen")
+    assert cut
+    rest = executor.running.path.positions[-1]
+    assert planner().in_collision(rest) == []
