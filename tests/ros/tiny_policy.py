@@ -30,8 +30,7 @@ def make_tiny_checkpoint(folder: Path, contract: Contract) -> Path:
         representation="relative", state_mean=np.array(contract.robot.home_rad), state_scale=np.ones(joints),
         action_mean=np.zeros(chunk), action_scale=reach / 2, action_low=-reach, action_high=reach, samples=1)
     config = PolicyConfig(
-        horizon=HORIZON, backbone="tiny",
-        encoder=EncoderConfig(token_width=8, keypoints=4, value_width=4, embedding=16),
+        horizon=HORIZON, backbone="tiny", encoder=EncoderConfig(keypoints=4, value_width=4, embedding=16),
         head=HeadConfig(width=16, layers=1, flow_steps=2), critic=CriticConfig(width=8, layers=1),
         selection=SelectionConfig(samples=2))
     cameras = contract.cameras

@@ -119,7 +119,7 @@ class CameraNode(CorftLifecycleNode):
         silence_s = self._health[camera.name].silence_s(time.monotonic())
         topic = self.resolve_topic_name(camera.topic)
         publishers = self.count_publishers(topic)
-        hint = "nobody publishes it" if publishers == 0 else f"{publishers} publisher(s), check type and QoS"
+        hint = f"{publishers} publisher(s), none heard; check type and QoS" if publishers else "nobody publishes it"
         return silence_s, f"waiting for {camera.name} ({topic}, {camera.type}, {hint}) since {silence_s:.0f} s"
 
     def _report_silence(self) -> None:

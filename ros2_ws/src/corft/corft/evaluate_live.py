@@ -309,6 +309,10 @@ def _run() -> int:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         with arguments.out.open("w") as file:
             return _evaluate(node, arguments, file)
+    except Exception:
+        if rclpy.ok():
+            raise
+        raise KeyboardInterrupt from None  # Ctrl-C has shut the context down; whatever that broke is no news
     finally:
         executor.shutdown(timeout_sec=5.0)
         thread.join(5.0)

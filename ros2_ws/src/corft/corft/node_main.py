@@ -34,10 +34,11 @@ def run_node(node_class: Callable[[], NodeTools], args: list[str] | None = None,
     """
     exit_code = _run(node_class, args, threads)
     # Middleware objects sit in reference cycles: collected here, the process leaves the graph now, not when its
-    # peers' leases run out. What remains (with torch a lot) is not worth the seconds that the interpreter's own
-    # last collection would take; launch has no patience for that.
+    # peers' leases run out.
     gc.collect()
-    gc.freeze()
+    if "torch" in sys.modules:
+        # The interpreter's own last collection would take seconds, and launch has no patience for that.
+        gc.freeze()
     return exit_code
 
 

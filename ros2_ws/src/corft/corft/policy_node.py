@@ -323,8 +323,7 @@ class PolicyNode(CorftLifecycleNode):
         if observation.missing:
             run.skipped(tick_ns)
             limit_s = self._contract.limits.max_observation_age_s
-            patience_s = max(limit_s, FIRST_OBSERVATION_S) if run.last_good_ns is None else limit_s
-            if run.blind_s(now_ns) > patience_s:
+            if run.blind_s(now_ns) > (limit_s if run.chunks else max(limit_s, FIRST_OBSERVATION_S)):
                 self._finish(run, Result.ABORTED, "stale observations: " + "; ".join(
                     _staleness(self._contract, name, observation.ages_s.get(name)) for name in observation.missing))
             return

@@ -20,9 +20,10 @@ class PolicyRun:
     on_end: Callable[[int, str], None]
     chunks: int = 0
     next_tick_ns: int = 0
-    last_good_ns: int | None = None
+    blind_since_ns: int | None = None
     _last_now_ns: int = 0
     _progress_s: float = 0.0
+    _blind_since_s: float = 0.0
     _ended: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,20 +59,27 @@ class PolicyRun:
     def predicted(self, tick_ns: int) -> None:
         """The chunk of `tick_ns` is out: plan the next tick."""
         self.chunks += 1
-        self.last_good_ns = tick_ns
+        self.blind_since_ns = None
         self.next_tick_ns = tick_ns + self.replan_steps * self.step_ns
 
     def skipped(self, tick_ns: int) -> None:
         """No usable observation at `tick_ns`: try again one step later."""
         self.next_tick_ns = tick_ns + self.step_ns
+        if self.blind_since_ns is None:
+            self.blind_since_ns, self._blind_since_s = tick_ns, time.monotonic()
 
     def timed_out(self, now_ns: int) -> bool:
         """Whether the goal's time is over."""
         return self.deadline_ns is not None and now_ns >= self.deadline_ns
 
     def blind_s(self, now_ns: int) -> float:
-        """Time since the last usable observation, or since the start."""
-        return (now_ns - (self.start_ns if self.last_good_ns is None else self.last_good_ns)) * 1e-9
+        """Since when there has been no usable observation: ROS time or steady time, whichever is less.
+
+        A fast simulation on a busy machine must not run out of patience before anybody could have published.
+        """
+        if self.blind_since_ns is None:
+            return 0.0
+        return min((now_ns - self.blind_since_ns) * 1e-9, time.monotonic() - self._blind_since_s)
 
     def standing_s(self, now_ns: int) -> float:
         """Steady seconds since ROS time last advanced."""
