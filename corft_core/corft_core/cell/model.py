@@ -145,7 +145,7 @@ def _box(body: Any, name: str, size: Any, position: Any, rgba: Any, **options: A
 def _surroundings(spec: Any) -> None:
     world = spec.worldbody
     spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=64, height=384,
-                     builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, rgb1=[0.62, 0.70, 0.80], rgb2=[0.36, 0.44, 0.55])
+                     builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT, rgb1=[1, 1, 1], rgb2=[1, 1, 1])
     _box(world, "table", [0.45, 0.5, 0.02], [0.35, 0.02, -0.02], _TABLE, friction=[0.8, 0.01, 0.0005])
     world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[4, 4, 0.1], pos=[0, 0, -0.75], rgba=_FLOOR,
                    contype=0, conaffinity=0)
