@@ -128,12 +128,15 @@ def operator(ros_domain: int) -> Iterator[Operator]:
 def executor(operator: Operator) -> Iterator[NodeProcess]:
     """An active executor, not enabled, on the running cell with the arm at home."""
     assert call(operator, ResetScene, "cell/reset", ResetScene.Request(scene_id="ind/0")).success
+    operator.statuses.clear()
     # A name of its own: discovery keeps the last test's services for a while.
     operator.executors += 1
     process = NodeProcess("executor_node", {"contract": CONTRACT, "scene": SCENE, "use_sim_time": True},
                           name=operator.arm_node)
     try:
         assert change_state(operator, operator.arm_node, CONFIGURE, ACTIVATE) == [True, True]
+        spin_until(operator, lambda: operator.chunks.get_subscription_count() == 1, "the executor's subscription")
+        spin_until(operator, lambda: operator.count_publishers("execution_status") == 1 and operator.statuses, "status")
         operator.wait_still()
         yield process
     finally:

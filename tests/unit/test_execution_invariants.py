@@ -67,7 +67,7 @@ def chunk_near(position: np.ndarray, velocity: np.ndarray, rng: np.random.Genera
     return Chunk(stamp_ns, NAMES, targets, rng.random(horizon), 0.1, number)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32 - 1), mode=st.sampled_from(CHUNK_MODES), speed=st.sampled_from([1.0, 1.0, 0.5]))
 def test_every_command_is_a_motion_within_limits_that_continues_the_last(seed, mode, speed):
     rng = np.random.default_rng(seed)

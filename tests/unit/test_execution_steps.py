@@ -16,8 +16,8 @@ from corft_core.execution.brake import RESERVE, brake
 from corft_core.execution.chunk import checked
 from corft_core.execution.limits import worst_excess
 from corft_core.execution.schedule import Waypoints, remaining, stretched
-from corft_core.execution.spline import fit
 from corft_core.execution.splice import Overlap, blended, ensembled, offset
+from corft_core.execution.spline import fit
 from corft_core.trajectory import JointPath
 
 CONTRACT = Contract.load(Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell/contract.yaml")

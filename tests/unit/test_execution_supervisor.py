@@ -274,5 +274,15 @@ def test_a_chunk_into_the_table_is_cut_before_it_and_then_refused():
     else:
         pytest.fail("the table was never seen")
     assert cut
+    # A grasp aimed a little into the table: the arm waits above it, the gripper goes on.
+    now_ns += 3 * 10**9
+    position = executor.commanded_state(now_ns).position
+    away = (into_table - position) / np.max(np.abs(into_table - position))
+    shallow = np.repeat((position + 0.04 * away)[None], 10, axis=0)
+    answer = executor.accept(Chunk(now_ns, NAMES, shallow, np.linspace(0.9, 0.0, 10), 0.1), now_ns,
+                             Measured(now_ns, position, np.zeros(7)))
+    assert isinstance(answer, Command), answer
+    assert answer.truncated is None or len(answer.gripper) == 9
+    assert planner().first_collision(answer.path.positions) is None
     rest = executor.running.path.positions[-1]
     assert planner().in_collision(rest) == []

@@ -42,6 +42,7 @@ class ExecutorOptions:
     handoff_s: float = 0.06  # from receiving a chunk to following it: covers computing and the way to the controller
     blend_s: float = 0.2  # over how long the running motion fades out
     max_splice_rad: float = 0.3  # larger differences within the blend are refused
+    press_rad: float = 0.05  # an action this little beyond contact is held back, a farther one ends the chunk
     max_deviation_rad: float = 0.08  # of the spline from an action, else the chunk is slowed down
     max_gap_rad: float = 0.5  # from the commanded position to a chunk's first action
     steepest: float = 2.0  # an action that needs more than so many times the velocity limit is a jump
@@ -256,22 +257,19 @@ class ChunkExecutor:
 
     def _clear_path(self, start: State, waypoints: Waypoints, anchor: Command, now_ns: int,
                     handoff_ns: int) -> tuple[JointPath, Fit, Waypoints, Refusal | None]:
-        """Path within limits and free of collision, through all waypoints or as many as are free (step 6)."""
+        """Path within limits and free of collision, through all waypoints or as far as they are free (step 6)."""
         truncated: Refusal | None = None
-        count = len(waypoints.due_s)
-        while True:
-            solution, kept = self._fit(start, waypoints.first(count))
+        kept = waypoints
+        for back in (0, 1, 2, 4, 8):  # how many actions earlier to stop when stopping at the last free one is too late
+            solution, fitted = self._fit(start, kept)
             path = _with_prefix(anchor, now_ns, handoff_ns, solution.path)
             hit = self._clearance.first_hit(path)
             if hit is None:
-                return path, solution, kept, truncated
+                return path, solution, fitted, truncated
             truncated = truncated or hit.refusal
-            hit_s = float(path.times_s[hit.segment]) - (handoff_ns - now_ns) * 1e-9
-            # The tail after the last kept action is what hits when it is not an action itself.
-            before = int(np.sum(kept.due_s < hit_s))
-            count = min(before, count - max(1, count // 3))
-            if count < 1:
-                raise RefusedError(truncated.reason, truncated.message)
+            kept = self._clearance.held(start.position, waypoints, self.options.press_rad, back, truncated)
+        assert truncated is not None
+        raise RefusedError(truncated.reason, truncated.message)
 
     def _fit(self, start: State, waypoints: Waypoints) -> tuple[Fit, Waypoints]:
         """Spline through the waypoints, slowed down until it meets them. Raises RefusedError."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from corft_core.planning import make_planner
 TICK_S = 0.05
 REPEAT_LOG_S = 2.0
 BRAKE_DELIVERY_S = 0.5
+NOT_ACTIVE = "the executor is not active; activate it first (ros2 lifecycle set <node> activate)"
 _DEFAULTS = ExecutorOptions()
 
 
@@ -43,7 +45,8 @@ class ExecutorNode(CorftLifecycleNode):
     PARAMETERS = (
         CONTRACT,
         Param("planner", "embedded", "Collision checks and planning.", choices=("embedded", "moveit")),
-        Param("scene", "", "Scene file (YAML) with the obstacles; empty: none but the robot itself."),
+        Param("scene", "", "Scene file (YAML) with the obstacles; empty: scene.yaml beside the contract, if there is "
+                           "one; none: only the robot itself."),
         Param("chunk_mode", _DEFAULTS.mode, "How chunks follow each other.", choices=CHUNK_MODES),
         Param("speed_scale", _DEFAULTS.speed_scale, "Part of the predicted speed.", range=(0.05, 1.0)),
         Param("auto_enable", False, "Move as soon as the node is active, without a call of ~/enable."),
@@ -76,7 +79,7 @@ class ExecutorNode(CorftLifecycleNode):
                  "ensemble_decay")
         options = ExecutorOptions(mode=self.param("chunk_mode"), **{name: self.param(name) for name in names})
         if self._planner is None:
-            self._planner = make_planner(self.param("planner"), self._contract, self.param("scene") or None)
+            self._planner = make_planner(self.param("planner"), self._contract, self._scene())
         self._supervisor = Supervisor(self._contract, self._planner, options, self._send, self._report,
                                       bool(self.get_parameter("use_sim_time").value))
         outputs = {"arm": (JointTrajectory, self._contract.arm_command.topic),
@@ -84,8 +87,23 @@ class ExecutorNode(CorftLifecycleNode):
                    "status": (ExecutionStatus, "execution_status")}
         self._outputs = {key: self.create_lifecycle_publisher(kind, topic, qos_profile("reliable", 10))
                          for key, (kind, topic) in outputs.items()}
+        self._connect()
 
-    def activate(self) -> None:
+    def _scene(self) -> Path | None:
+        given = self.param("scene")
+        if given == "none":
+            return None
+        if given:
+            return Path(given).expanduser()
+        beside = Path(self.param("contract")).expanduser().parent / "scene.yaml"
+        if beside.is_file():
+            return beside
+        self.get_logger().warning(f"no scene file {beside}: collisions are checked with the robot itself only; name a "
+                                  "file with the parameter 'scene', or 'none'")
+        return None
+
+    def _connect(self) -> None:
+        """Subscriptions and services, from configure on: discovery takes time, and activation must not wait for it."""
         stream = self._contract.joint_state
         self._inputs = [
             (self.destroy_subscription, self.create_subscription(
@@ -99,6 +117,8 @@ class ExecutorNode(CorftLifecycleNode):
             (self.destroy_timer, self.create_timer(
                 TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))),
         ]
+
+    def activate(self) -> None:
         # Somebody else may have moved the arm since: start from where it stands.
         self._running_supervisor.executor.reset(self._now_ns())
         self._running_supervisor.enabled = self.param("auto_enable")
@@ -106,16 +126,16 @@ class ExecutorNode(CorftLifecycleNode):
         self.get_logger().info(f"chunk_mode {self.param('chunk_mode')}, planner {self.param('planner')}; {waiting}")
 
     def deactivate(self) -> None:
-        if self._supervisor is not None and self._inputs:
+        if self._supervisor is not None and self._outputs:
             self._supervisor.disable(self._now_ns(), Refusal(Reason.SHUTDOWN, "the executor is deactivated"))
             self._publish_status()
             # The process may end next: the brake has to reach the controller first.
             self._outputs["arm"].wait_for_all_acked(Duration(seconds=BRAKE_DELIVERY_S))
+
+    def cleanup(self) -> None:
         for destroy, handle in self._inputs:
             destroy(handle)
         self._inputs = []
-
-    def cleanup(self) -> None:
         for publisher in self._outputs.values():
             self.destroy_lifecycle_publisher(publisher)
         self._outputs = {}
@@ -131,6 +151,8 @@ class ExecutorNode(CorftLifecycleNode):
             self._planner = None
 
     def _on_chunk(self, message: ActionChunk) -> None:
+        if not self.active:
+            return
         now_ns = self._now_ns()
         supervisor = self._running_supervisor
         self._chunk_number = int(message.chunk_number)
@@ -145,7 +167,7 @@ class ExecutorNode(CorftLifecycleNode):
         now_ns = self._now_ns()
         supervisor = self._running_supervisor
         measured = measured_from_message(message, self._contract, now_ns)
-        if measured is None:
+        if measured is None or not self.active:
             return
         supervisor.joint_state(measured, now_ns)
         opening = supervisor.gripper_due(now_ns)
@@ -153,11 +175,15 @@ class ExecutorNode(CorftLifecycleNode):
             self._outputs["gripper"].publish(Float64MultiArray(data=[self._contract.gripper.to_position_m(opening)]))
 
     def _on_tick(self) -> None:
+        if not self.active:
+            return
         self._running_supervisor.tick(self._now_ns())
         self._publish_status()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if request.data:
+        if not self.active:
+            response.success, response.message = False, NOT_ACTIVE
+        elif request.data:
             response.success, response.message = self._running_supervisor.enable(self._now_ns())
         else:
             self._running_supervisor.disable(self._now_ns(), Refusal(Reason.DISABLED, "disabled by the operator"))
@@ -165,13 +191,19 @@ class ExecutorNode(CorftLifecycleNode):
         return response
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._running_supervisor.stop(Refusal(Reason.STOP_REQUESTED, "stop was called"), self._now_ns())
-        self._publish_status()
+        reason = Refusal(Reason.STOP_REQUESTED, "stop was called")
+        if self.active:
+            self._running_supervisor.stop(reason, self._now_ns())
+            self._publish_status()
+        else:  # nothing to brake, but an activation must not undo it
+            self._running_supervisor.stopped = reason
         response.success, response.message = True, "stopped; call ~/enable to go on"
         return response
 
     def _on_home(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success, response.message = self._running_supervisor.home(self._now_ns())
+        response.success, response.message = False, NOT_ACTIVE
+        if self.active:
+            response.success, response.message = self._running_supervisor.home(self._now_ns())
         return response
 
     def _send(self, command: Command) -> None:
