@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from corft_core.data.chunks import ChunkTable, build_chunks
 from corft_core.data.returns import upsampling_scale
 from corft_core.errors import CorftError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 GAMMA = 0.9
 
 
-def table_of(lengths: list[int], success: list[bool], horizon: int, copies: int = 1, gamma: float = GAMMA) -> ChunkTable:
+def table_of(
+    lengths: list[int], success: list[bool], horizon: int, copies: int = 1, gamma: float = GAMMA
+) -> ChunkTable:
     count = sum(lengths)
     episode = np.repeat(np.arange(len(lengths)), lengths)
     reward, done = np.zeros(count), np.zeros(count, bool)

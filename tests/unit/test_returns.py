@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from corft_core.data.returns import discounted_return_to_go, prefix_returns, upsampled_rewards, upsampling_scale
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+
 from corft_core.data.statistics import MIN_SCALE_RAD, Statistics
 from corft_core.errors import CorftError
 

@@ -17,7 +17,7 @@ def bc_loss(
     """
     per_sample = actor.loss(observation, actions, valid)
     loss = per_sample.mean() if weight is None else (per_sample * weight).mean()
-    return loss, {"bc_loss": float(loss.detach())}
+    return loss, {"loss": float(loss.detach())}
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def conservative_loss(
         above = everything.logsumexp(2) - math.log(everything.shape[2])
     loss = masked_mean(above - q_data, valid)
     return loss, {
-        "conservative": float(loss.detach()),
+        "conservative_loss": float(loss.detach()),
         "q_policy": float(masked_mean(q_policy.detach().mean(2), valid)),
         "q_data": float(masked_mean(q_data.detach(), valid)),
         "bounded_share": float((q_policy.detach() < bound).float().mean()),

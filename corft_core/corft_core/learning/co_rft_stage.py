@@ -119,6 +119,9 @@ class CoRFTStage:
 
     # Steps
 
+    def phase(self, step: int) -> tuple[str, int]:
+        return ("critic", 0) if step < self.critic_steps else ("actor", self.critic_steps)
+
     def step(self, step: int) -> dict[str, float]:
         seed_step(self.config.seed, STAGE_NUMBER, step)
         settings = self.settings
@@ -163,6 +166,7 @@ class CoRFTStage:
                 q_random if q_random.shape[2] else None,
             )
             loss, info = loss + settings.alpha * extra, info | more
+        info |= {"critic_loss": float(loss.detach()), "mc_return": float(self.mc_return[index].mean())}
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.critic_optimizer.step()
@@ -200,7 +204,7 @@ class CoRFTStage:
         observation = self.frames.observe(index)
         loss, info = bc_loss(self.actor, observation, samples.actions[index], samples.valid[index], weight)
         self._update_actor(loss)
-        return {"weighted_bc": info["bc_loss"], "largest_weight": float(weight.max())}
+        return info | {"largest_weight": float(weight.max())}
 
     def _schedule_actor(self) -> None:
         total = self.settings.actor_steps

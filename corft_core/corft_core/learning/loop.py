@@ -37,6 +37,10 @@ class Stage(Protocol):
         """Do optimiser step `step` (from 0) and return what to log."""
         ...
 
+    def phase(self, step: int) -> tuple[str, int]:
+        """Name under which step `step` is logged, and the phase's first step."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """State to save."""
         ...
@@ -91,9 +95,11 @@ def run_stage(
             sums[key] = sums.get(key, 0.0) + value
             counts[key] = counts.get(key, 0) + 1
         done = step + 1
-        if done % log_every == 0 or done == stage.steps:
+        phase, first = stage.phase(step)
+        ends = done == stage.steps or stage.phase(done)[0] != phase
+        if (done - first) % log_every == 0 or ends:
             row = {key: sums[key] / counts[key] for key in sums}
-            run.log(stage.name, done, row | {"seconds": time.monotonic() - began})
+            run.log(phase, done - first, row | {"seconds": time.monotonic() - began})
             bar.set_postfix({key: f"{value:.3g}" for key, value in list(row.items())[:3]})
             sums, counts = {}, {}
         if stop.signal is not None or (done % save_every == 0 and done < stage.steps):

@@ -16,14 +16,15 @@ MAX_POINTS = 2000
 def export_q_vs_return(path: Path, stage: CoRFTStage, table: ChunkTable, trained: np.ndarray) -> None:
     """Write per prefix: correlation and mean error over all frames, and the points of every k-th frame.
 
-    Keys: gamma, prefix [H], correlation [H], bias [H]; for P points mc_return [P], q [P][H], episode [P], trained [P].
+    Keys: gamma, prefix (= H), correlation [H], bias [H]; for P points mc_return [P], q [P][H],
+    episode [P], trained [P].
     """
     q = stage.table_values(stage.frames.samples.actions[:, None])[:, :, 0].amin(0).cpu().numpy()
     realised = table.mc_return
     rows = np.arange(0, len(table), -(-len(table) // MAX_POINTS))
     write_json(path, {
         "gamma": table.gamma,
-        "prefix": list(range(1, table.horizon + 1)),
+        "prefix": table.horizon,
         "correlation": [_correlation(q[:, i], realised) for i in range(table.horizon)],
         "bias": [round(float(np.mean(q[:, i] - realised)), 5) for i in range(table.horizon)],
         "mc_return": np.round(realised[rows], 4).tolist(),

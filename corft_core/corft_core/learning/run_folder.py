@@ -71,7 +71,8 @@ class RunFolder:
         with atomic_folder(self.resume_path, overwrite=True) as temporary:
             stored = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
             save_file(stored, temporary / "state.safetensors")
-            write_json(temporary / "state.json", {"stage": stage, "step": step, **extra})
+            rows = len(self.metrics())
+            write_json(temporary / "state.json", {"stage": stage, "step": step, "metric_rows": rows, **extra})
 
     def load_state(self) -> tuple[str, int, dict[str, Tensor], dict[str, Any]] | None:
         """What `save_state` wrote last, or None; later metrics rows are dropped, they will be written again."""
@@ -83,8 +84,6 @@ class RunFolder:
         except (OSError, json.JSONDecodeError, SafetensorError) as error:
             raise CorftError(f"{self.resume_path} is damaged ({error}); train again into a new folder.") from error
         stage, step = header.pop("stage"), header.pop("step")
-        kept = [row for row in self.metrics() if row["stage"] != stage or row["step"] <= step]
-        if stage == "sft":
-            kept = [row for row in kept if row["stage"] == "sft"]
+        kept = self.metrics()[: header.pop("metric_rows")]
         write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
         return stage, step, tensors, header

@@ -39,6 +39,9 @@ class SFTStage:
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         self.average = Averaged(self.modules, config.ema)
 
+    def phase(self, step: int) -> tuple[str, int]:
+        return "sft", 0
+
     def step(self, step: int) -> dict[str, float]:
         config = self.config
         seed_step(self.seed, STAGE_NUMBER, step)

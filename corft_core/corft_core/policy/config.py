@@ -16,10 +16,8 @@ from corft_core.policy.options import option, section
 class EncoderConfig:
     """Backbone tokens, proprioception and text → one observation embedding."""
 
-    token_width: int = option(32, "width of the per-token layers [ours]", 8, 4096)
-    token_layers: int = option(1, "per-token layers before the attention maps [ours]", 1, 8)
-    keypoints: int = option(16, "spatial attention maps per camera [ours]", 1, 512)
-    value_width: int = option(32, "features read out per camera beside the keypoints [ours]", 0, 4096)
+    keypoints: int = option(32, "spatial attention maps per camera [ours]", 1, 512)
+    value_width: int = option(32, "features read out at the keypoints, 0 = positions only [ours]", 0, 4096)
     embedding: int = option(256, "width of the observation embedding [ours]", 8, 4096)
     dropout: float = option(0.0, "dropout on the read-out visual features [ours]", 0.0, 0.9)
 

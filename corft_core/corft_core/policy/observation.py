@@ -1,8 +1,9 @@
 """Observation encoder: backbone tokens, instruction and proprioception → one embedding.
 
-Each camera's token grid is modulated by the instruction (FiLM), then read out by attention maps: every map gives
-the position it looks at (a spatial soft-argmax) and the map set gives pooled features. The instruction therefore
-decides *what* is located, and positions come out at finer resolution than the grid.
+Linear attention maps over each camera's token grid give the positions they look at (spatial soft-argmax, finer
+than the grid) and a pooled reading of the features there. The instruction then modulates the joint layer (FiLM), so
+that it decides *which* of the located things matter. Few parameters touch the image: from some tens of demonstrations
+that locates objects more exactly than deeper or text-conditioned attention does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from corft_core.policy.config import EncoderConfig
+
+LOGIT_GAIN = 3.0
+"""The attention maps learn this much faster than the rest (Adam moves all weights at one pace)."""
 
 
 def grid_positions(tokens: int) -> Tensor:
@@ -42,52 +46,44 @@ class ObservationEncoder(nn.Module):
     ) -> None:
         super().__init__()
         tokens, channels = vision_shape
-        width, maps = config.token_width, config.keypoints
-        self.register_buffer("token_mean", torch.zeros(channels))
-        self.register_buffer("token_scale", torch.ones(channels))
+        maps = config.keypoints
+        self.register_buffer("token_mean", torch.zeros(cameras, channels))
+        self.register_buffer("token_scale", torch.ones(cameras, channels))
         self.register_buffer("text_mean", torch.zeros(text_dim))
         self.register_buffer("text_scale", torch.ones(1))
         self.positions = nn.Parameter(grid_positions(tokens), requires_grad=False)
-        self.project = nn.Linear(channels, width)
-        self.place = nn.Parameter(torch.randn(cameras, tokens, width) * 0.02)
-        self.film = nn.Linear(text_dim, 2 * width)
-        self.mix = nn.ModuleList(nn.Linear(width, width) for _ in range(config.token_layers - 1))
-        self.attend = nn.Linear(width, maps)
-        self.value = nn.Linear(maps * width, config.value_width) if config.value_width else None
-        read_out = cameras * (2 * maps + config.value_width)
+        self.attend = nn.Parameter(torch.randn(cameras, maps, channels) * channels**-0.5 / LOGIT_GAIN)
+        self.value = nn.Linear(cameras * maps * channels, config.value_width) if config.value_width else None
         self.dropout = nn.Dropout(config.dropout)
+        seen = cameras * 2 * maps + config.value_width
+        self.join = nn.Sequential(nn.Linear(seen + state_dim, config.embedding), nn.LayerNorm(config.embedding))
+        self.film = nn.Linear(text_dim, 2 * config.embedding)
         self.fuse = nn.Sequential(
-            nn.Linear(read_out + text_dim + state_dim, config.embedding),
-            nn.LayerNorm(config.embedding),
-            nn.GELU(),
-            nn.Linear(config.embedding, config.embedding),
-            nn.LayerNorm(config.embedding),
-            nn.GELU(),
+            nn.GELU(), nn.Linear(config.embedding, config.embedding), nn.LayerNorm(config.embedding), nn.GELU()
         )
 
     @torch.no_grad()
     def fit_inputs(self, tokens: Tensor, text: Tensor) -> None:
-        """Standardise by these tokens (…, C) and instruction embeddings (K, L)."""
-        flat = tokens.reshape(-1, tokens.shape[-1]).float()
-        self.token_mean.copy_(flat.mean(0))
-        self.token_scale.copy_(flat.std(0).clamp_min(1e-3))
+        """Standardise by these tokens (M, cameras, N, C), per camera, and instruction embeddings (K, L)."""
+        flat = tokens.float().transpose(0, 1).flatten(1, 2)
+        self.token_mean.copy_(flat.mean(1))
+        self.token_scale.copy_(flat.std(1).clamp_min(1e-3))
         self.text_mean.copy_(text.mean(0))
         spread = (text - text.mean(0)).square().mean().sqrt()
         self.text_scale.fill_(float(spread) if len(text) > 1 and float(spread) > 1e-6 else 1.0)
 
     def forward(self, tokens: Tensor, text: Tensor, state: Tensor) -> Tensor:
         """Embedding (B, E)."""
-        batch = tokens.shape[0]
-        text = ((text - self.text_mean) / self.text_scale).clamp(-5.0, 5.0)
-        x = (tokens.float() - self.token_mean) / self.token_scale
-        x = self.project(x) + self.place  # (B, cameras, N, width)
-        scale, shift = self.film(text)[:, None, None].chunk(2, -1)
-        x = torch.relu(torch.addcmul(shift, x, 1.0 + scale))
-        for layer in self.mix:
-            x = torch.relu(layer(x))
-        maps = self.attend(x).transpose(2, 3).softmax(3)  # (B, cameras, maps, N)
-        seen = [(maps @ self.positions).flatten(2)]
+        tokens = tokens.float()
+        # Standardising folded into the weights; the mean only shifts a map's logits alike and cancels in the softmax.
+        weight = LOGIT_GAIN * self.attend / self.token_scale[:, None]
+        maps = (weight @ tokens.transpose(2, 3)).softmax(3)  # (B, cameras, maps, N)
+        places = self.positions.expand(*tokens.shape[:2], -1, -1)
+        points, pooled = (maps @ torch.cat([places, tokens], -1)).split([2, tokens.shape[-1]], -1)
+        seen = [points.flatten(1)]
         if self.value is not None:
-            seen.append(self.value((maps @ x).flatten(2)))
-        features = self.dropout(torch.cat(seen, -1).reshape(batch, -1))
-        return self.fuse(torch.cat([features, text, state], -1))
+            pooled = (pooled - self.token_mean[:, None]) / self.token_scale[:, None]
+            seen.append(self.value(self.dropout(pooled.flatten(1))))
+        text = ((text - self.text_mean) / self.text_scale).clamp(-5.0, 5.0)
+        scale, shift = self.film(text).chunk(2, -1)
+        return self.fuse(torch.addcmul(shift, self.join(torch.cat([*seen, state], -1)), 1.0 + scale))
