@@ -46,6 +46,12 @@ def generate_launch_description() -> LaunchDescription:
                         "executor_node/enable on."),
         DeclareLaunchArgument(
             "speed_scale", default_value="1.0", description="Part of the predicted speed that is driven, 0.05 to 1."),
+        DeclareLaunchArgument(
+            "chunk_mode", default_value="splice", description="How chunks follow each other: splice, receding_horizon, "
+                                                              "temporal_ensemble or open_loop."),
+        DeclareLaunchArgument(
+            "scene", default_value="",
+            description="Obstacles (YAML); empty: scene.yaml beside the contract; none: only the robot itself."),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error."),
     ]
     common = {
@@ -76,7 +82,7 @@ def generate_launch_description() -> LaunchDescription:
             torch_threads=LaunchConfiguration("torch_threads")),
         lifecycle_node(
             "executor_node", planner=text("planner"), auto_enable=LaunchConfiguration("auto_enable"),
-            speed_scale=LaunchConfiguration("speed_scale")),
+            speed_scale=LaunchConfiguration("speed_scale"), chunk_mode=text("chunk_mode"), scene=text("scene")),
         Node(
             package="corft", executable="lifecycle_manager", name="lifecycle_manager",
             namespace=LaunchConfiguration("namespace"), output="screen", parameters=[{"node_names": MANAGED}],

@@ -14,10 +14,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecyclePublisher
-from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
@@ -73,7 +71,7 @@ class CameraNode(CorftLifecycleNode):
             kind = Image if camera.type == "sensor_msgs/msg/Image" else CompressedImage
             self._camera_subscriptions.append(self.create_subscription(
                 kind, camera.topic, lambda message, camera=camera: self._receive(camera, message),
-                _queue_of_one(camera), callback_group=MutuallyExclusiveCallbackGroup()))
+                qos_profile(camera.qos, depth=1)))
         self._watchdog = self.create_timer(SILENT_S, self._report_silence,
                                            clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -146,10 +144,6 @@ class CameraNode(CorftLifecycleNode):
                 "rate_hz": health.seen_rate_hz, "latency_p50_s": health.latency_s(0.5),
                 "latency_p95_s": health.latency_s(0.95), "silence_s": silence_s,
             }, name=camera.name)
-
-
-def _queue_of_one(camera: CameraStream) -> QoSProfile:
-    return qos_profile(camera.qos, depth=1)
 
 
 def main() -> int:

@@ -242,10 +242,10 @@ class CorftLifecycleNode(NodeTools, LifecycleNode):
 
     @property
     def active(self) -> bool:
-        """Whether the node is in the ACTIVE state (a flag: cheap and readable from any thread)."""
-        return self._active
+        """Whether the node is in the ACTIVE state (cheap and readable from any thread)."""
+        return self._label == "active"
 
-    _active = False
+    _label = "unconfigured"
 
     def configure(self) -> None:
         """Load files, create publishers and subscriptions. CorftError → FAILURE with its message."""
@@ -260,10 +260,11 @@ class CorftLifecycleNode(NodeTools, LifecycleNode):
         """Undo configure."""
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.failure = ""
         result = self._guarded("configure", self.configure, state, super().on_configure)
         if result != TransitionCallbackReturn.SUCCESS:
             self._quietly("cleanup", self.cleanup)
+        else:
+            self._label = "inactive"
         return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -272,37 +273,41 @@ class CorftLifecycleNode(NodeTools, LifecycleNode):
         if enabled != TransitionCallbackReturn.SUCCESS:
             return enabled
         result = self._guarded("activate", self.activate, state, None)
-        self._active = result == TransitionCallbackReturn.SUCCESS
-        if not self._active:
+        if result == TransitionCallbackReturn.SUCCESS:
+            self._label = "active"
+        else:
             self._quietly("deactivate", self.deactivate)
             super().on_deactivate(state)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._active = False
+        self._label = "inactive"
         self._quietly("deactivate", self.deactivate)
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.failure = ""
+        self.failure, self._label = "", "unconfigured"
         self._quietly("cleanup", self.cleanup)
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        if self._active:
+        if self.active:
             self.on_deactivate(state)
+        self._label = "finalized"
         self._quietly("cleanup", self.cleanup)
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        if self._active:
+        if self.active:
             self.on_deactivate(state)
+        self._label = "unconfigured"
         self._quietly("cleanup", self.cleanup)
         return TransitionCallbackReturn.SUCCESS
 
     def _guarded(self, step: str, action: Callable[[], None], state: LifecycleState,
                  then: Callable[[LifecycleState], TransitionCallbackReturn] | None) -> TransitionCallbackReturn:
         # rclpy swallows exceptions of transition callbacks: without this nobody would learn the reason.
+        self.failure = ""
         try:
             action()
             return then(state) if then is not None else TransitionCallbackReturn.SUCCESS
@@ -322,18 +327,15 @@ class CorftLifecycleNode(NodeTools, LifecycleNode):
             self.get_logger().error(f"{step} raised:\n{traceback.format_exc()}")
 
     def _diagnoses(self) -> list[Diagnosis]:
-        if not self.failure and not self._active:
-            return [Diagnosis(OK, "not active", {"state": self._state_label()})]
+        if not self.failure and not self.active:
+            return [Diagnosis(OK, "not active", {"state": self._label})]
         return super()._diagnoses()
 
-    def _state_label(self) -> str:
-        return str(self._state_machine.current_state[1])
-
     def safe_stop(self) -> None:
-        if self._state_label() == "active":
+        if self.active:
             self.trigger_deactivate()
-        if self._active:
+        if self.active:  # another transition was in the way
             self.on_deactivate(LifecycleState("active", State.PRIMARY_STATE_ACTIVE))
 
     def dispose(self) -> None:
-        self.on_shutdown(LifecycleState(self._state_label(), State.PRIMARY_STATE_INACTIVE))
+        self.on_shutdown(LifecycleState(self._label, State.PRIMARY_STATE_INACTIVE))
