@@ -1,8 +1,6 @@
-"""From a predicted chunk to its message, and which contract differences forbid running a policy."""
+"""From a predicted chunk to its message."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 from builtin_interfaces.msg import Duration as DurationMsg
@@ -13,10 +11,6 @@ from trajectory_msgs.msg import JointTrajectoryPoint
 
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
-
-# Where data come from and how careful to be may change between training and use; what they mean may not.
-_HARMLESS = re.compile(
-    r"(limits|workspace)\.|robot\.(description|home_rad)$|(streams|cameras)\.[^.]+\.(topic|type|stamp|max_age_s|qos)$")
 
 
 def time_message(stamp_ns: int) -> TimeMsg:
@@ -54,11 +48,3 @@ def chunk_message(contract: Contract, stamp_ns: int, actions: NDArray[np.float64
         for j, row in enumerate(actions)]
     chunk.gripper = actions[:, -1].tolist()
     return chunk
-
-
-def contract_conflicts(trained: Contract, robot: Contract) -> list[str]:
-    """Differences `key: trained != robot` that change the meaning of states, images or actions.
-
-    Topics, ages, QoS, limits, workspace and home may differ.
-    """
-    return [line for line in trained.differences(robot) if not _HARMLESS.match(line.split(":", 1)[0])]

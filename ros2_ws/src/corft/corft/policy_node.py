@@ -14,7 +14,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from corft_msgs.action import RunPolicy
@@ -28,8 +27,9 @@ from rclpy.task import Future
 from rclpy.time import Time
 from sensor_msgs.msg import Image, JointState
 
-from corft.chunk_messages import chunk_message, contract_conflicts, duration_message
+from corft.chunk_messages import chunk_message, duration_message
 from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, load_contract, qos_profile, run_node
+from corft.policy_checks import check_robot, checkpoint_folder, staleness
 from corft.policy_run import PolicyRun
 from corft.stream_health import percentile
 from corft_core.contract import Contract
@@ -77,7 +77,7 @@ class PolicyNode(CorftLifecycleNode):
     # Lifecycle
 
     def configure(self) -> None:
-        folder = self._checkpoint_folder()
+        folder = checkpoint_folder(self.param("checkpoint"))
         # torch takes seconds to import: a wrong folder is refused before.
         import torch
 
@@ -86,7 +86,8 @@ class PolicyNode(CorftLifecycleNode):
 
         torch.set_num_threads(self.param("torch_threads") or max(1, (torch.get_num_threads() + 1) // 2))
         policy = Policy.load(folder, device=self.param("device"))
-        self._contract = self._checked_contract(policy.contract, folder)
+        self._contract = load_contract(self.param("contract")) if self.param("contract") else policy.contract
+        check_robot(policy.contract, self._contract, folder)
         self.hardware_id = self._contract.robot.name
         if self.param("replan_steps") > policy.horizon:
             raise CorftError(f"parameter 'replan_steps' is {self.param('replan_steps')}, "
@@ -104,28 +105,6 @@ class PolicyNode(CorftLifecycleNode):
             f"{warm_s * 1e3:.0f} ms warm, {first_s * 1e3:.0f} ms cold")
         if warm_s > interval_s:
             self.get_logger().warning(f"inference ({warm_s:.2f} s) is slower than the interval between chunks")
-
-    def _checkpoint_folder(self) -> Path:
-        if not self.param("checkpoint"):
-            raise CorftError("parameter 'checkpoint' is empty: expected a folder written by the trainer, for example "
-                             "-p checkpoint:=RUN/checkpoints/co_rft")
-        folder = Path(self.param("checkpoint")).expanduser()
-        if not folder.is_dir():
-            raise CorftError(f"parameter 'checkpoint': no folder {folder} (expected RUN/checkpoints/sft or co_rft)")
-        if not (folder / "config.json").is_file():
-            raise CorftError(f"parameter 'checkpoint': {folder} is no checkpoint, it has no config.json; give a folder "
-                             "like RUN/checkpoints/co_rft")
-        return folder
-
-    def _checked_contract(self, trained: Contract, folder: Path) -> Contract:
-        if not self.param("contract"):
-            return trained
-        robot = load_contract(self.param("contract"))
-        conflicts = contract_conflicts(trained, robot)
-        if conflicts:
-            raise CorftError(f"checkpoint {folder} was trained for another robot (checkpoint != this contract): "
-                             + "; ".join(conflicts) + ". Use a checkpoint or a contract of this robot.")
-        return robot
 
     def _predict_nothing(self) -> float:
         """Wall seconds that one inference on black images takes."""
@@ -325,7 +304,7 @@ class PolicyNode(CorftLifecycleNode):
             limit_s = self._contract.limits.max_observation_age_s
             if run.blind_s(now_ns) > (limit_s if run.chunks else max(limit_s, FIRST_OBSERVATION_S)):
                 self._finish(run, Result.ABORTED, "stale observations: " + "; ".join(
-                    _staleness(self._contract, name, observation.ages_s.get(name)) for name in observation.missing))
+                    staleness(self._contract, name, observation.ages_s.get(name)) for name in observation.missing))
             return
         inference_s = time.perf_counter()
         prediction = self._policy.act(
@@ -356,12 +335,6 @@ class PolicyNode(CorftLifecycleNode):
         yield Diagnosis(level, message, {
             "policy_id": self._policy.policy_id if self._policy is not None else "", "chunks": self._chunks,
             "latency_p50_s": percentile(self._latencies_s, 0.5), "latency_p95_s": p95_s})
-
-
-def _staleness(contract: Contract, name: str, age_s: float | None) -> str:
-    stream = contract.stream(name)
-    seen = "never received" if age_s is None else f"{age_s:.2f} s old"
-    return f"{name} {seen} (limit {stream.max_age_s:g} s, topic {stream.topic})"
 
 
 def main() -> int:

@@ -1,0 +1,50 @@
+"""What is checked before a checkpoint may drive a robot. No ROS and no torch in here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from corft_core.contract import Contract
+from corft_core.errors import CorftError
+
+# Where data come from and how careful to be may change between training and use; what they mean may not.
+_HARMLESS = re.compile(
+    r"(limits|workspace)\.|robot\.(description|home_rad)$|(streams|cameras)\.[^.]+\.(topic|type|stamp|max_age_s|qos)$")
+
+
+def checkpoint_folder(text: str) -> Path:
+    """The folder that the `checkpoint` parameter names. CorftError when it can't be a checkpoint."""
+    if not text:
+        raise CorftError("parameter 'checkpoint' is empty: expected a folder written by the trainer, for example "
+                         "-p checkpoint:=RUN/checkpoints/co_rft")
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise CorftError(f"parameter 'checkpoint': no folder {folder} (expected RUN/checkpoints/sft or co_rft)")
+    if not (folder / "config.json").is_file():
+        raise CorftError(f"parameter 'checkpoint': {folder} is no checkpoint, it has no config.json; give a folder "
+                         "like RUN/checkpoints/co_rft")
+    return folder
+
+
+def contract_conflicts(trained: Contract, robot: Contract) -> list[str]:
+    """Differences `key: trained != robot` that change the meaning of states, images or actions.
+
+    Topics, ages, QoS, limits, workspace and home may differ.
+    """
+    return [line for line in trained.differences(robot) if not _HARMLESS.match(line.split(":", 1)[0])]
+
+
+def check_robot(trained: Contract, robot: Contract, folder: Path) -> None:
+    """CorftError listing the conflicts when the checkpoint in `folder` was trained for another robot."""
+    conflicts = contract_conflicts(trained, robot)
+    if conflicts:
+        raise CorftError(f"checkpoint {folder} was trained for another robot (checkpoint != this contract): "
+                         + "; ".join(conflicts) + ". Use a checkpoint or a contract of this robot.")
+
+
+def staleness(contract: Contract, name: str, age_s: float | None) -> str:
+    """A stream that has no usable sample, for a person: how old, how old it may be, which topic."""
+    stream = contract.stream(name)
+    seen = "never received" if age_s is None else f"{age_s:.2f} s old"
+    return f"{name} {seen} (limit {stream.max_age_s:g} s, topic {stream.topic})"
