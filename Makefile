@@ -6,7 +6,7 @@ NAME ?=
 BACKBONE ?= effnet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo publish test lint bench clean distclean
+.PHONY: help setup build demo publish docs test lint bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -21,6 +21,9 @@ demo: setup ## record, convert, train, drive and evaluate in the simulated cell;
 
 publish: setup ## keep the last demo's figures under results/ and in the README
 	@$(ENV) python tools/publish.py
+
+docs: setup ## write docs/reference.md from the programs; a test fails when it is out of date
+	@$(ENV) python tools/make_reference.py
 
 test: setup lint ## static checks and all tests
 	@$(ENV) python -m pytest $(ARGS)
