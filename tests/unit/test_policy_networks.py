@@ -80,8 +80,8 @@ def test_grid_positions_are_row_major() -> None:
 
 
 def test_encoder_scales_its_inputs_by_training_data() -> None:
-    encoder = ObservationEncoder(2, (4, 3), 5, 8, EncoderConfig(token_width=8, keypoints=2, embedding=16))
+    encoder = ObservationEncoder(2, (4, 3), 5, 8, EncoderConfig(keypoints=2, value_width=4, embedding=16))
     tokens, text = torch.randn(10, 2, 4, 3) * 7 + 3, torch.randn(2, 5)
     encoder.fit_inputs(tokens, text)
-    assert encoder.token_mean == pytest.approx(tokens.mean((0, 1, 2)), abs=1e-5)
+    assert encoder.token_mean == pytest.approx(tokens.mean((0, 2)), abs=1e-5)
     assert encoder(tokens, text[:1].expand(10, -1), torch.zeros(10, 8)).shape == (10, 16)

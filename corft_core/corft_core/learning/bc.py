@@ -9,15 +9,17 @@ from corft_core.policy.actor import Actor, Observation
 
 
 def bc_loss(
-    actor: Actor, observation: Observation, actions: Tensor, valid: Tensor, weight: Tensor | None = None
+    actor: Actor, observation: Observation, actions: Tensor, valid: Tensor, keyframe: Tensor,
+    keyframe_weight: float = 0.0, weight: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Mean imitation loss over samples, optionally weighted.
+    """Mean imitation loss over samples, optionally weighted, plus the auxiliary keyframe error.
 
-    actions (B, H, A) normalised, valid (B, H) recorded steps, weight (B,) with mean about 1.
+    actions (B, H, A) normalised, valid (B, H) recorded steps, keyframe (B, J), weight (B,) with mean about 1.
     """
-    per_sample = actor.loss(observation, actions, valid)
-    loss = per_sample.mean() if weight is None else (per_sample * weight).mean()
-    return loss, {"loss": float(loss.detach())}
+    imitation, error = actor.losses(observation, actions, valid, keyframe)
+    loss = imitation.mean() if weight is None else (imitation * weight).mean()
+    info = {"loss": float(loss.detach()), "keyframe_error": float(error.detach().mean())}
+    return loss + keyframe_weight * error.mean(), info
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from corft_core.learning.config import DETERMINISTIC, TrainConfig
 from corft_core.learning.frames import CachedFrames
 from corft_core.learning.loop import Diverged
 from corft_core.learning.optim import Averaged, cosine, load_optimizer, optimizer_tensors, seed_step
-from corft_core.learning.sft import part
+from corft_core.learning.sft import noisy, part
 from corft_core.policy.actor import Actor, Critic
 from corft_core.policy.critic import rank_chunks
 
@@ -201,8 +201,10 @@ class CoRFTStage:
         self.actor.train()
         self._schedule_actor()
         weight = self._advantage_weights()[index]
-        observation = self.frames.observe(index)
-        loss, info = bc_loss(self.actor, observation, samples.actions[index], samples.valid[index], weight)
+        loss, info = bc_loss(
+            self.actor, noisy(self.frames.observe(index), self.actor, self.config.sft), samples.actions[index],
+            samples.valid[index], samples.keyframe[index], self.config.sft.keyframe_weight, weight,
+        )
         self._update_actor(loss)
         return info | {"largest_weight": float(weight.max())}
 

@@ -20,15 +20,16 @@ class SFTConfig:
 
     steps: int = option(3000, "optimiser steps [study]", 0, 10_000_000)
     batch: int = option(64, "samples per step [ours]", 1, 100_000)
-    lr: float = option(1e-3, "peak learning rate of the experts, cosine to 0 [study]", 0.0, 1.0)
+    lr: float = option(2e-3, "peak learning rate of the experts, cosine to 0 [study]", 0.0, 1.0)
     backbone_lr: float = option(1e-4, "peak learning rate of a trained backbone [paper's neighbours]", 0.0, 1.0)
     weight_decay: float = option(1e-3, "AdamW weight decay [ours]", 0.0, 10.0)
     warmup: int = option(100, "steps of linear learning-rate warm-up [ours]", 0, 1_000_000)
     ema: float = option(0.995, "decay of the averaged weights that are kept, 0 = the last ones [ours]", 0.0, 0.99999)
     clip_norm: float = option(1.0, "largest gradient norm [ours]", 0.0, 1e6)
     successes_only: bool = option(True, "imitate successful episodes only; stage 2 uses all")
-    token_noise: float = option(0.0, "noise on standardised vision tokens [ours]", 0.0, 10.0)
-    state_noise: float = option(0.0, "noise on the normalised state [ours]", 0.0, 10.0)
+    keyframe_weight: float = option(1.0, "weight of the auxiliary keyframe error, 0 = off [ours]", 0.0, 1000.0)
+    token_noise: float = option(0.5, "noise on standardised vision tokens [ours]", 0.0, 10.0)
+    state_noise: float = option(0.05, "noise on the normalised state [ours]", 0.0, 10.0)
     shift_px: int = option(4, "random image shift where the backbone is trained end to end [DrQ]", 0, 64)
 
 

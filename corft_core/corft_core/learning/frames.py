@@ -28,6 +28,8 @@ class Samples:
     """(N, H, A) normalised."""
     valid: Tensor
     """(N, H)."""
+    keyframe: Tensor
+    """(N, J) arm motion up to the next change of the gripper command, in units of the chunk's last step."""
     text_index: Tensor
     """(N,) number of the frame's instruction."""
     instructions: tuple[str, ...]
@@ -43,12 +45,24 @@ class Samples:
             state=torch.from_numpy(statistics.encode_state(state)).to(device),
             actions=torch.from_numpy(statistics.encode_actions(table.action, state)).to(device),
             valid=torch.from_numpy(table.valid).to(device),
+            keyframe=torch.from_numpy(keyframes(state, table, statistics)).to(device),
             text_index=torch.from_numpy(by_episode[table.episode]).to(device),
             instructions=distinct,
         )
 
     def __len__(self) -> int:
         return len(self.state)
+
+
+def keyframes(state: np.ndarray, table: ChunkTable, statistics: Statistics) -> np.ndarray:
+    """Joints when the gripper command changes next (or the episode ends) minus joints now, scaled; (N, J)."""
+    closed = table.action[:, 0, -1] < 0.5
+    target = np.arange(len(table))
+    for row in range(len(table) - 2, -1, -1):
+        if table.episode[row] == table.episode[row + 1]:
+            target[row] = row + 1 if closed[row] != closed[row + 1] else target[row + 1]
+    motion = state[target, :-1] - state[:, :-1]
+    return (motion / statistics.action_scale[-1]).astype(np.float32)
 
 
 class CachedFrames:

@@ -52,8 +52,11 @@ class SFTStage:
         picked = torch.randint(len(self.train_index), (config.batch,))
         index = self.train_index[picked.to(self.train_index.device)]
         samples = self.frames.samples
-        observation = self._noisy(self.frames.observe(index, train=True))
-        loss, info = bc_loss(self.actor, observation, samples.actions[index], samples.valid[index])
+        observation = noisy(self.frames.observe(index, train=True), self.actor, config)
+        loss, info = bc_loss(
+            self.actor, observation, samples.actions[index], samples.valid[index], samples.keyframe[index],
+            config.keyframe_weight,
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         info["gradient"] = float(nn.utils.clip_grad_norm_(self.average.parameters, config.clip_norm or float("inf")))
@@ -62,14 +65,6 @@ class SFTStage:
         if len(self.held_out_index) and (step + 1) % (10 * self.log_every) == 0:
             info["held_out_error"] = self._held_out()
         return info
-
-    def _noisy(self, observation: Observation) -> Observation:
-        tokens, state = observation.tokens, observation.state
-        if self.config.token_noise:
-            tokens = tokens + self.config.token_noise * self.actor.encoder.token_scale * torch.randn_like(tokens)
-        if self.config.state_noise:
-            state = state + self.config.state_noise * torch.randn_like(state)
-        return Observation(tokens, observation.text, state)
 
     def _held_out(self) -> float:
         self.average.swap()
@@ -102,6 +97,17 @@ class SFTStage:
             module.load_state_dict(part(tensors, f"model.{i}."))
         self.average.load(part(tensors, "average."), extra["updates"])
         load_optimizer(self.optimizer, part(tensors, "optimizer."))
+
+
+def noisy(observation: Observation, actor: Actor, config: SFTConfig) -> Observation:
+    """Noise on standardised vision tokens and on the normalised state, against learning the scenes by heart."""
+    tokens, state = observation.tokens, observation.state
+    if config.token_noise:
+        scale = config.token_noise * actor.encoder.token_scale[:, None]
+        tokens = torch.addcmul(tokens, scale, torch.randn_like(tokens))
+    if config.state_noise:
+        state = state + config.state_noise * torch.randn_like(state)
+    return Observation(tokens, observation.text, state)
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -42,6 +42,7 @@ class Actor(nn.Module):
             shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder
         )
         self.head = make_head(config.encoder.embedding, config.horizon, shapes.action_dim, config.head)
+        self.keyframe = nn.Linear(config.encoder.embedding, shapes.action_dim - 1)
 
     def embed(self, observation: Observation) -> Tensor:
         """(B, E)."""
@@ -50,6 +51,18 @@ class Actor(nn.Module):
     def loss(self, observation: Observation, actions: Tensor, valid: Tensor) -> Tensor:
         """Imitation loss per sample (B,) towards normalised chunks (B, H, A)."""
         return self.head.loss(self.embed(observation), actions, valid)
+
+    def losses(
+        self, observation: Observation, actions: Tensor, valid: Tensor, keyframe: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Imitation loss and error of the predicted keyframe (B, J), both per sample (B,).
+
+        The keyframe is where the arm will be when the gripper command changes next: every frame of an approach then
+        teaches where the object is, not only the frames near it. Nothing at run time depends on it.
+        """
+        embedding = self.embed(observation)
+        error = nn.functional.smooth_l1_loss(self.keyframe(embedding), keyframe, reduction="none").mean(-1)
+        return self.head.loss(embedding, actions, valid), error
 
     def sample(self, observation: Observation, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
         """Normalised chunks (B, samples, H, A)."""

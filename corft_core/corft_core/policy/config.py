@@ -17,9 +17,8 @@ class EncoderConfig:
     """Backbone tokens, proprioception and text → one observation embedding."""
 
     keypoints: int = option(32, "spatial attention maps per camera [ours]", 1, 512)
-    value_width: int = option(32, "features read out at the keypoints, 0 = positions only [ours]", 0, 4096)
+    value_width: int = option(0, "features read out at the keypoints, 0 = positions only [ours]", 0, 4096)
     embedding: int = option(256, "width of the observation embedding [ours]", 8, 4096)
-    dropout: float = option(0.0, "dropout on the read-out visual features [ours]", 0.0, 0.9)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Observation encoder: backbone tokens, instruction and proprioception → one embedding.
 
 Linear attention maps over each camera's token grid give the positions they look at (spatial soft-argmax, finer
-than the grid) and a pooled reading of the features there. The instruction then modulates the joint layer (FiLM), so
-that it decides *which* of the located things matter. Few parameters touch the image: from some tens of demonstrations
-that locates objects more exactly than deeper or text-conditioned attention does.
+than the grid). The instruction then gates these positions, so that it decides *which* of the located things matter.
+Few parameters touch the image, a straight path leads past the non-linear one and nothing is normalised on the way:
+from some tens of demonstrations that locates objects more exactly, also in unseen places, than deeper or
+text-conditioned attention does.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ class ObservationEncoder(nn.Module):
         self.positions = nn.Parameter(grid_positions(tokens), requires_grad=False)
         self.attend = nn.Parameter(torch.randn(cameras, maps, channels) * channels**-0.5 / LOGIT_GAIN)
         self.value = nn.Linear(cameras * maps * channels, config.value_width) if config.value_width else None
-        self.dropout = nn.Dropout(config.dropout)
         seen = cameras * 2 * maps + config.value_width
-        self.join = nn.Sequential(nn.Linear(seen + state_dim, config.embedding), nn.LayerNorm(config.embedding))
-        self.film = nn.Linear(text_dim, 2 * config.embedding)
-        self.fuse = nn.Sequential(
-            nn.GELU(), nn.Linear(config.embedding, config.embedding), nn.LayerNorm(config.embedding), nn.GELU()
+        self.gate = nn.Linear(text_dim, seen)
+        self.join = nn.Linear(seen + state_dim, config.embedding)
+        self.bend = nn.Sequential(
+            nn.GELU(), nn.Linear(config.embedding, config.embedding), nn.GELU(),
         )
+        self.straight = nn.Linear(config.embedding, config.embedding)
 
     @torch.no_grad()
     def fit_inputs(self, tokens: Tensor, text: Tensor) -> None:
@@ -83,7 +84,8 @@ class ObservationEncoder(nn.Module):
         seen = [points.flatten(1)]
         if self.value is not None:
             pooled = (pooled - self.token_mean[:, None]) / self.token_scale[:, None]
-            seen.append(self.value(self.dropout(pooled.flatten(1))))
+            seen.append(self.value(pooled.flatten(1)))
         text = ((text - self.text_mean) / self.text_scale).clamp(-5.0, 5.0)
-        scale, shift = self.film(text).chunk(2, -1)
-        return self.fuse(torch.addcmul(shift, self.join(torch.cat([*seen, state], -1)), 1.0 + scale))
+        gated = torch.cat(seen, -1) * (1.0 + self.gate(text))
+        joined = self.join(torch.cat([gated, state], -1))
+        return self.bend(joined) + self.straight(joined)
