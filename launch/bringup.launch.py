@@ -1,26 +1,27 @@
-"""The policy's graph: camera_node, policy_node and executor_node, brought up by lifecycle_manager.
+"""The robot's graph: camera_node, executor_node and, with a checkpoint, policy_node; lifecycle_manager brings them up.
 
-ros2 launch corft bringup.launch.py checkpoint:=RUN/checkpoints/co_rft
+ros2 launch corft bringup.launch.py                                        # while recording demonstrations
+ros2 launch corft bringup.launch.py checkpoint:=RUN/checkpoints/co_rft     # to drive the robot with a policy
 """
 
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.conditions import IfCondition
 from launch.substitutions import EnvironmentVariable, EqualsSubstitution, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchDescription
-
-MANAGED = ["camera_node", "policy_node", "executor_node"]
-
-
 def generate_launch_description() -> LaunchDescription:
-    """Three lifecycle nodes and their manager; a bring-up that fails ends the launch with the reason."""
+    """The lifecycle nodes and their manager; a bring-up that fails ends the launch with the reason."""
     share = FindPackageShare("corft")
     arguments = [
         DeclareLaunchArgument(
-            "checkpoint", description="Checkpoint folder written by the trainer, for example RUN/checkpoints/co_rft."),
+            "checkpoint", default_value="",
+            description="Checkpoint folder written by the trainer, for example RUN/checkpoints/co_rft; empty: no "
+                        "policy, for recording."),
         DeclareLaunchArgument(
             "contract", default_value=PathJoinSubstitution([share, "config", "panda_cell", "contract.yaml"]),
             description="The robot's contract (YAML). A checkpoint trained for another robot is refused."),
@@ -69,6 +70,24 @@ def generate_launch_description() -> LaunchDescription:
     def text(name: str) -> ParameterValue:
         return ParameterValue(LaunchConfiguration(name), value_type=str)
 
+    def policy_and_manager(context: LaunchContext) -> list[Node]:
+        checkpoint = LaunchConfiguration("checkpoint").perform(context)
+        if checkpoint and not Path(checkpoint, "config.json").is_file():
+            raise RuntimeError(
+                f"checkpoint:={checkpoint} is no checkpoint: expected a folder with config.json as the trainer writes "
+                "it, for example RUN/checkpoints/co_rft. Train one with: ros2 run corft trainer DATASET RUN")
+        policy = lifecycle_node(
+            "policy_node", checkpoint=text("checkpoint"), replan_steps=LaunchConfiguration("replan_steps"),
+            device=text("device"), seed=LaunchConfiguration("seed"),
+            torch_threads=LaunchConfiguration("torch_threads"))
+        names = ["camera_node", *(["policy_node"] if checkpoint else []), "executor_node"]
+        manager = Node(
+            package="corft", executable="lifecycle_manager", name="lifecycle_manager",
+            namespace=LaunchConfiguration("namespace"), output="screen", parameters=[{"node_names": names}],
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            on_exit=Shutdown(reason="lifecycle_manager has ended"))
+        return [policy, manager] if checkpoint else [manager]
+
     return LaunchDescription([
         *arguments,
         SetEnvironmentVariable(
@@ -77,15 +96,7 @@ def generate_launch_description() -> LaunchDescription:
                 EqualsSubstitution(EnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", default_value=""), ""))),
         lifecycle_node("camera_node", cameras=text("cameras")),
         lifecycle_node(
-            "policy_node", checkpoint=text("checkpoint"), replan_steps=LaunchConfiguration("replan_steps"),
-            device=text("device"), seed=LaunchConfiguration("seed"),
-            torch_threads=LaunchConfiguration("torch_threads")),
-        lifecycle_node(
             "executor_node", planner=text("planner"), auto_enable=LaunchConfiguration("auto_enable"),
             speed_scale=LaunchConfiguration("speed_scale"), chunk_mode=text("chunk_mode"), scene=text("scene")),
-        Node(
-            package="corft", executable="lifecycle_manager", name="lifecycle_manager",
-            namespace=LaunchConfiguration("namespace"), output="screen", parameters=[{"node_names": MANAGED}],
-            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
-            on_exit=Shutdown(reason="lifecycle_manager has ended")),
+        OpaqueFunction(function=policy_and_manager),
     ])

@@ -7,14 +7,14 @@ hand.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
-
-from PIL import Image
+from typing import Any
 
 from corft_core import files
-from corft_core.cell import Cell, make_scene
+from corft_core.cell.picture import cell_picture, save_png
 from corft_core.evaluation.intervals import Estimate
 from corft_core.evaluation.report import comparison_sentences, table_rows
 from corft_core.evaluation.results import Comparison
@@ -23,21 +23,25 @@ ROOT = Path(__file__).resolve().parent.parent
 MARKERS = re.compile(r"(<!-- demo table -->\n).*?(<!-- end of demo table -->)", re.DOTALL)
 
 
-def table(summary: dict) -> str:
+def table(summary: dict[str, Any]) -> str:
     """The result table and the paired differences in Markdown."""
     lines = ["| scenes | policy | n | success | 95 % interval | at 1.5 × limit | cycle time |",
              "|---|---|---|---|---|---|---|"]
     lines += [f"| {row['split']} | {row['policy']} | {row['n']} | {row['success']} | {row['interval']} "
               f"| {row['longer']} | {row['time']} |" for row in table_rows(summary)]
-    comparisons = {split: Comparison(*(Estimate(**{key: float("nan") if value is None else value
-                                                   for key, value in row[name].items()})
-                                       for name in ("success", "cycle_time_ratio")))
+    comparisons = {split: Comparison(estimate(row["success"]), estimate(row["cycle_time_ratio"]))
                    for split, row in summary["comparison"].items()}
     lines += ["", *(f"- {sentence}" for sentence in comparison_sentences(comparisons))]
     lines += ["", f"{summary['demos']} demonstrations, one seed, {summary['seconds'] / 60:.0f} minutes and "
               f"{summary['peak_rss_mb']} MB on {summary['machine']}; time limit {summary['limit_s']:.1f} s. "
               "Made by `make demo`, kept in `results/demo/summary.json`."]
     return "\n".join(lines) + "\n"
+
+
+def estimate(row: dict[str, Any]) -> Estimate:
+    """A figure as the summary keeps it, null being NaN."""
+    value, low, high = (math.nan if row[key] is None else float(row[key]) for key in ("value", "low", "high"))
+    return Estimate(value, low, high, int(row["n"]))
 
 
 def main() -> int:
@@ -54,11 +58,7 @@ def main() -> int:
         print("README.md lacks the markers of the demo table", file=sys.stderr)
         return 1
     files.write_text(readme, text)
-    cell = Cell()
-    cell.reset(make_scene("demo/3"))
-    (ROOT / "docs" / "images").mkdir(parents=True, exist_ok=True)
-    Image.fromarray(cell.render("overview", (480, 720))).save(ROOT / "docs" / "images" / "cell.png", optimize=True)
-    cell.close()
+    save_png(cell_picture(), ROOT / "docs" / "images" / "cell.png")
     return 0
 
 

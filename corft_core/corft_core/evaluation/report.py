@@ -17,9 +17,9 @@ SPLIT_TITLES = {
     "live": "in distribution, through the ROS 2 graph",
 }
 CURVES = (
-    ("Stage 1: imitation", "sft", ("loss", "bc_loss", "flow_loss")),
-    ("Stage 2: critic", "critic", ("critic_loss", "td_loss", "conservative_loss")),
-    ("Stage 2: values", "critic", ("q_data", "q_policy", "mc_return")),
+    ("Stage 1: imitation loss", "sft", ("loss",)),
+    ("Stage 2: critic losses", "co_rft", ("td_loss", "conservative")),
+    ("Stage 2: values", "co_rft", ("q_data", "q_policy", "target")),
 )
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from corft_core.contract import Contract
 from corft_core.evaluation.results import EpisodeResult
 from corft_core.trajectory import JointPath
 
@@ -78,7 +80,7 @@ def _run_group(policy: Policy, trials: list[_Trial], horizon_s: float, replan_st
     step_s = 1.0 / contract.rate_hz
     steps = round(horizon_s * contract.rate_hz)
     running = list(trials)
-    actions: dict[int, np.ndarray] = {}
+    actions: dict[int, NDArray[np.float64]] = {}
     for step in range(steps):
         if step % replan_steps == 0:
             images = {camera.name: np.stack([trial.cell.render(camera.name) for trial in running])
@@ -86,7 +88,7 @@ def _run_group(policy: Policy, trials: list[_Trial], horizon_s: float, replan_st
             state = np.stack([_state(trial.cell, contract) for trial in running])
             chunk = policy.act(images, state, [trial.scene.instruction for trial in running], generator).actions
             for trial, action in zip(running, chunk, strict=True):
-                times = step_s * np.arange(1, len(action) + 1)
+                times: NDArray[np.float64] = step_s * np.arange(1, len(action) + 1, dtype=np.float64)
                 trial.cell.command_trajectory(JointPath(contract.robot.joints, times, action[:, :-1]))
                 trial.chunks += 1
                 actions[id(trial)] = action
@@ -101,7 +103,7 @@ def _run_group(policy: Policy, trials: list[_Trial], horizon_s: float, replan_st
             return
 
 
-def _state(cell: Cell, contract: Any) -> np.ndarray:
+def _state(cell: Cell, contract: Contract) -> NDArray[np.float32]:
     opening = contract.gripper.to_opening(cell.finger_position_m)
     return np.append(cell.joint_positions, opening).astype(np.float32)
 

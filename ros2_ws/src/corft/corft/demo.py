@@ -84,7 +84,8 @@ class Demo:
         recorder = self.child(["ros2", "bag", "record", "-s", "mcap", "--use-sim-time", "-o", str(self.bag),
                                "--topics", *TOPICS], "record")
         try:
-            cell = self.child(["ros2", "launch", "corft", "demo.launch.py", f"episodes:={self.arguments.episodes}",
+            cell = self.child(["ros2", "launch", "-n", "corft", "demo.launch.py",
+                               f"episodes:={self.arguments.episodes}",
                                f"real_time_factor:={RECORD_REAL_TIME_FACTOR}", f"seed:={self.arguments.seed}"],
                               "demo_cell", show="demo ")
             try:
@@ -110,7 +111,8 @@ class Demo:
             self.foreground(["ros2", "run", "corft", "trainer", "--resume", str(self.run)])
         else:
             self.foreground(["ros2", "run", "corft", "trainer", str(self.dataset), str(self.run),
-                             "--backbone", self.arguments.backbone, "--set", f"seed={self.arguments.seed}"])
+                             "--backbone", self.arguments.backbone, "--set", f"seed={self.arguments.seed}",
+                             *(word for pair in self.arguments.set for word in ("--set", pair))])
 
     def demonstrations(self) -> tuple[list[float], list[tuple[float, float]]]:
         """Length [s] and target position of every demonstration."""
@@ -158,16 +160,18 @@ class Demo:
 
     def _drive(self, name: str, checkpoint: Path, path: Path, limit_s: float) -> None:
         logs = self.out / "logs"
-        cell = ["ros2", "launch", "corft", "cell.launch.py", f"real_time_factor:={LIVE_REAL_TIME_FACTOR}"]
-        bringup = ["ros2", "launch", "corft", "bringup.launch.py", f"checkpoint:={checkpoint}", "use_sim_time:=true"]
+        cell = ["ros2", "launch", "-n", "corft", "cell.launch.py", f"real_time_factor:={LIVE_REAL_TIME_FACTOR}"]
+        bringup = ["ros2", "launch", "-n", "corft", "bringup.launch.py", f"checkpoint:={checkpoint}",
+                   "use_sim_time:=true"]
         partial = path.with_suffix(".part")
         partial.unlink(missing_ok=True)
         with running(cell, logs / f"live_{name}_cell.log") as simulation, \
                 running(bringup, logs / f"live_{name}_bringup.log") as graph:
             self.note(simulation.command)
             self.note(graph.command)
-            self.child(["ros2", "run", "corft", "evaluate_live", "--scenes", f"ind:{SCENES_LIVE}", "--timeout",
-                        f"{1.5 * limit_s:.1f}", "--out", str(partial)], f"live_{name}", show="scene ").wait(900)
+            self.child(["ros2", "run", "corft", "evaluate_live", "--scenes", f"ind:{self.arguments.live_scenes}",
+                        "--timeout", f"{1.5 * limit_s:.1f}", "--out", str(partial)],
+                       f"live_{name}", show="scene ").wait(900)
         os.replace(partial, path)
 
     def videos(self, results: dict[str, dict[str, list[Any]]], horizon_s: float) -> dict[str, str]:
@@ -200,7 +204,8 @@ class Demo:
         metrics = [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
         write_report(self.out / "report.html", ReportData(
             summary=summary, results=results, comparisons=comparisons, limit_s=limit_s, demo_times_s=times,
-            demo_targets_m=targets, metrics=metrics, q_values=values["q"], returns=values["mc_return"],
+            demo_targets_m=targets, metrics=metrics, q_values=[row[-1] for row in values["q"]],
+            returns=values["mc_return"],
             videos=self.videos({split: results[split] for split in ("ind", "ood")}, 1.5 * limit_s),
             commands=self.commands))
         files.write_json(self.out / "summary.json", summary)
@@ -253,6 +258,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=DEMONSTRATIONS, help="demonstrations (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=SCENES_IN_CELL,
                         help="held-out scenes a split in the cell (default: %(default)s)")
+    parser.add_argument("--live-scenes", type=int, default=SCENES_LIVE,
+                        help="held-out scenes driven through the ROS 2 graph (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="training option, passed to the trainer; may be repeated")
     parser.add_argument("--backbone", default="effnet", help="effnet, tiny or hf:<folder> (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of operator and training (default: %(default)s)")
     parser.add_argument("--continue", dest="resume", action="store_true",
