@@ -36,7 +36,7 @@ def data() -> ReportData:
 def test_the_page_is_self_contained_and_holds_the_figures(tmp_path):
     write_report(tmp_path / "report.html", data())
     page = (tmp_path / "report.html").read_text()
-    assert not re.search(r"(src|href)=.?https?:", page) and page.count("data:image/png") == 5
+    assert not re.search(r"(src|href)=.?https?:", page) and page.count("data:image/png") == 4
     assert "25 %" in page and "100 %" in page, "success of SFT and CO-RFT within the limit"
     assert "&lt;topics&gt;" in page, "commands are escaped"
 

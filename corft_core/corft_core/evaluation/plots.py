@@ -46,7 +46,7 @@ def success_map(results: Mapping[str, Sequence[EpisodeResult]], limit_s: float,
     ``demonstrated`` (x, y) are the target positions of the demonstrations. Axes as the operator sees the table:
     the robot below, its left (+y) on the left.
     """
-    figure, axes = _figure(9.5, 4.4, ncols=len(results), sharex=True, sharey=True)
+    figure, axes = _figure(9.5, 3.9, ncols=len(results), sharex=True, sharey=True)
     for axis, (name, rows) in zip(axes[0], results.items(), strict=True):
         if len(demonstrated):
             x, y = np.asarray(demonstrated).T
@@ -89,9 +89,10 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], panels: Sequence[tuple
         for key in keys:
             points = [(row["step"], row[key]) for row in metrics if row.get("stage") == stage and key in row]
             if points:
-                axis.plot(*np.asarray(points, dtype=float).T, label=key, linewidth=1.3)
+                axis.plot(*np.asarray(points, dtype=float).T, label=key, linewidth=1.3, marker=".", markersize=3)
         axis.set(title=title, xlabel="step")
-        axis.legend(fontsize=7, frameon=False)
+        if axis.lines:
+            axis.legend(fontsize=7, frameon=False)
     return figure
 
 

@@ -17,9 +17,9 @@ SPLIT_TITLES = {
     "live": "in distribution, through the ROS 2 graph",
 }
 CURVES = (
-    ("Stage 1: imitation loss", "sft", ("loss",)),
-    ("Stage 2: critic losses", "co_rft", ("td_loss", "conservative")),
-    ("Stage 2: values", "co_rft", ("q_data", "q_policy", "target")),
+    ("Stage 1: imitation", "sft", ("loss", "keyframe_error")),
+    ("Stage 2: critic losses", "critic", ("td_loss", "conservative_loss")),
+    ("Stage 2: values", "critic", ("q_data", "q_policy", "mc_return")),
 )
 
 
@@ -77,7 +77,8 @@ def comparison_sentences(comparisons: Mapping[str, Comparison]) -> list[str]:
             continue
         verdict = "no difference can be told" if difference.low <= 0 <= difference.high else (
             "CO-RFT succeeds more often" if difference.value > 0 else "CO-RFT succeeds less often")
-        text = (f"{SPLIT_TITLES[split].capitalize()}: success {100 * difference.value:+.0f} points "
+        title = SPLIT_TITLES[split][0].upper() + SPLIT_TITLES[split][1:]
+        text = (f"{title}: success {100 * difference.value:+.0f} points "
                 f"[{100 * difference.low:+.0f}, {100 * difference.high:+.0f}] "
                 f"over {difference.n} paired scenes: {verdict}.")
         if ratio.n:
@@ -94,10 +95,10 @@ def write_report(path: Path | str, data: ReportData) -> None:
     environment = Environment(loader=PackageLoader("corft_core.evaluation", "."), autoescape=select_autoescape(),
                               trim_blocks=True, lstrip_blocks=True)
     pictures = {}
-    for split in ("ind", "ood"):
-        if any(data.results.get(split, {}).values()):
-            pictures[f"map_{split}"] = plots.to_data_uri(
-                plots.success_map(data.results[split], data.limit_s, data.demo_targets_m))
+    everywhere = {name: [row for split in ("ind", "ood") for row in data.results.get(split, {}).get(name, ())]
+                  for name in ("sft", "co_rft")}
+    if any(everywhere.values()):
+        pictures["map"] = plots.to_data_uri(plots.success_map(everywhere, data.limit_s, data.demo_targets_m))
     if any(data.results.get("ind", {}).values()):
         pictures["times"] = plots.to_data_uri(
             plots.cycle_times(data.results["ind"], data.limit_s, data.demo_times_s))

@@ -47,6 +47,9 @@ FIRST_STAMP_NS = 1_000_000_000
 MOST_BEHIND_NS = 200_000_000
 RESET_TIMEOUT_S = 30.0
 
+# Above real time a short stall of a recorder must not cost it frames: what is not yet received is kept and resent.
+IMAGE_DEPTH = 30
+
 
 class CellNode(CorftNode):
     """See the module's docstring."""
@@ -81,11 +84,11 @@ class CellNode(CorftNode):
         self._offset_ns = self._now_ns = FIRST_STAMP_NS
         self._clock_publisher = self.create_publisher(Clock, "/clock", QoSProfile(depth=1)) \
             if self.param("publish_clock") else None
-        self._joint_states = self.create_publisher(JointState, "joint_states", 10)
+        self._joint_states = self.create_publisher(JointState, "joint_states", 100)
         self._success = self.create_publisher(Bool, "cell/success", 1)
         self._objects = self.create_publisher(PoseArray, "cell/objects", 1)
-        self._images = {camera.name: (self.create_publisher(Image, f"{camera.name}_camera/image_raw", 2),
-                                      self.create_publisher(CameraInfo, f"{camera.name}_camera/camera_info", 2))
+        self._images = {camera.name: (self.create_publisher(Image, f"{camera.name}_camera/image_raw", IMAGE_DEPTH),
+                                      self.create_publisher(CameraInfo, f"{camera.name}_camera/camera_info", IMAGE_DEPTH))
                         for camera in self._contract.cameras}
         self.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", self._on_trajectory, 10)
         self.create_subscription(Float64MultiArray, "gripper_controller/commands", self._on_gripper, 10)

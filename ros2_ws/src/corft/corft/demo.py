@@ -14,6 +14,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,27 @@ DOMAIN_ID = "87"
 POLICIES = ("sft", "co_rft")
 
 
+class Progress:
+    """Seconds of every step and the largest memory seen, kept across ``--continue``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seconds": {}, "peak_mb": 0}
+        self.seconds: dict[str, float] = kept["seconds"]
+        self.peak_mb: int = kept["peak_mb"]
+
+    @contextmanager
+    def step(self, name: str, memory: MemoryWatch) -> Iterator[None]:
+        """Add the time that the block takes, also when it fails."""
+        clock = stopwatch()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + clock(), 1)
+            self.peak_mb = max(self.peak_mb, memory.peak_mb)
+            files.write_json(self.path, {"seconds": self.seconds, "peak_mb": self.peak_mb})
+
+
 class Demo:
     """The steps, in order. Every path lies under ``out``."""
 
@@ -51,7 +74,7 @@ class Demo:
         self.checkpoints = {name: self.run / "checkpoints" / name for name in POLICIES}
         self.share = Path(get_package_share_directory("corft"))
         self.commands: list[str] = []
-        self.seconds: dict[str, float] = {}
+        self.progress = Progress(self.out / "progress.json")
 
     def child(self, command: list[str], log: str, show: str = "") -> Child:
         """Start a command; lines that hold ``show`` go to the terminal when it is given."""
@@ -174,25 +197,26 @@ class Demo:
                        f"live_{name}", show="scene ").wait(900)
         os.replace(partial, path)
 
-    def videos(self, results: dict[str, dict[str, list[Any]]], horizon_s: float) -> dict[str, str]:
-        """Both policies side by side on a few scenes."""
+    def videos(self, horizon_s: float) -> dict[str, str]:
+        """Both policies side by side on the first scenes of both splits."""
         from corft_core.evaluation.video import policy_videos
 
         titles = {"ind": "In distribution", "ood": "Unseen position"}
-        scenes = {f"{titles[split]}, scene {index}": f"{split}/{index}"
-                  for split in results for index in range(VIDEO_SCENES)}
+        scenes = {f"{title}, scene {index}": f"{split}/{index}"
+                  for split, title in titles.items() for index in range(VIDEO_SCENES)}
         return policy_videos(self.checkpoints, scenes, horizon_s)
 
     def report(self, limit_s: float, times: list[float], targets: list[tuple[float, float]],
-               results: dict[str, dict[str, list[Any]]], memory_mb: int, seconds: float) -> dict[str, Any]:
+               results: dict[str, dict[str, list[Any]]], videos: dict[str, str]) -> dict[str, Any]:
         """summary.json and report.html."""
         from corft_core.evaluation.report import ReportData, write_report
         from corft_core.evaluation.results import compare, summarise, to_json
 
         comparisons = {split: compare(rows["sft"], rows["co_rft"], limit_s) for split, rows in results.items()}
         summary = {
-            "seconds": round(seconds, 1), "peak_rss_mb": memory_mb, "demos": len(times), "limit_s": round(limit_s, 3),
-            "seed": self.arguments.seed, "step_seconds": {key: round(value, 1) for key, value in self.seconds.items()},
+            "seconds": round(sum(self.progress.seconds.values()), 1), "peak_rss_mb": self.progress.peak_mb,
+            "demos": len(times), "limit_s": round(limit_s, 3), "seed": self.arguments.seed,
+            "step_seconds": self.progress.seconds,
             **{name: {split: summarise(rows[name], limit_s) for split, rows in results.items()} for name in POLICIES},
             "comparison": {split: to_json(value) for split, value in comparisons.items()},
             "command": " ".join(["ros2 run corft demo", *sys.argv[1:]]),
@@ -206,7 +230,7 @@ class Demo:
             summary=summary, results=results, comparisons=comparisons, limit_s=limit_s, demo_times_s=times,
             demo_targets_m=targets, metrics=metrics, q_values=[row[-1] for row in values["q"]],
             returns=values["mc_return"],
-            videos=self.videos({split: results[split] for split in ("ind", "ood")}, 1.5 * limit_s),
+            videos=videos, data_report=_data_rows(self.dataset / "meta" / "corft" / "report.json"),
             commands=self.commands))
         files.write_json(self.out / "summary.json", summary)
         return summary
@@ -215,29 +239,40 @@ class Demo:
         """Run every step and print the table."""
         from corft_core.evaluation.report import text_table
 
-        total = stopwatch()
         with MemoryWatch() as memory:
             for title, step in (("Recording demonstrations", self.record), ("Converting the bag", self.convert),
                                 ("Training", self.train)):
                 announce(title)
-                clock = stopwatch()
-                step()
-                self.seconds[step.__name__] = clock()
+                with self.progress.step(step.__name__, memory):
+                    step()
             times, targets = self.demonstrations()
             limit_s = float(np.mean(times))
             announce(f"Evaluating; time limit {limit_s:.1f} s, the mean length of the demonstrations")
-            clock = stopwatch()
-            results: dict[str, dict[str, list[Any]]] = self.evaluate_in_cell(limit_s)
-            self.seconds["evaluate"] = clock()
+            with self.progress.step("evaluate", memory):
+                results: dict[str, dict[str, list[Any]]] = self.evaluate_in_cell(limit_s)
             announce("Driving the cell through the ROS 2 graph")
-            clock = stopwatch()
-            results["live"] = self.evaluate_live(limit_s)
-            self.seconds["live"] = clock()
-        announce("Report")
-        summary = self.report(limit_s, times, targets, results, memory.peak_mb, total())
+            with self.progress.step("live", memory):
+                results["live"] = self.evaluate_live(limit_s)
+            announce("Rendering videos and writing the report")
+            with self.progress.step("report", memory):
+                videos = self.videos(1.5 * limit_s)
+        summary = self.report(limit_s, times, targets, results, videos)
         print(f"\n{text_table(summary)}\n")
         print(f"{self.arguments.out}/report.html   {self.arguments.out}/summary.json   "
               f"{summary['seconds'] / 60:.1f} min, {summary['peak_rss_mb']} MB")
+
+
+def _data_rows(path: Path) -> dict[str, Any]:
+    """The converter's report as the page shows it."""
+    report = json.loads(path.read_text())
+    topics = [{"topic": stream["topic"], "messages": stream["messages"],
+               "rate": f"{stream['rate_hz']:.1f} Hz" if "rate_hz" in stream else "–",
+               "gap": f"{stream['largest_gap_s']:.2f} s" if "largest_gap_s" in stream else "–",
+               "dropped": stream.get("dropped", "–")} for stream in report["streams"].values()]
+    text = (f"{report['episodes_kept']} of {report['episodes_seen']} recorded episodes kept, {report['steps']} steps, "
+            f"{100 * report['idle_share_trimmed']:.1f} % of steps trimmed as leading idle time. Gaps between commands "
+            "are the operator's breaks between episodes.")
+    return {"topics": topics, "text": text}
 
 
 def _commit() -> str:
