@@ -37,8 +37,8 @@ class SFTConfig:
 class CoRFTConfig:
     """Stage 2: offline reinforcement learning with action chunks (CO-RFT) on the same data."""
 
-    steps: int = option(1500, "critic steps; 0 = no stage 2 [study: 1000 + 1000]", 0, 10_000_000)
-    warmup: int = option(750, "of these, steps before the actor moves [study]", 0, 10_000_000)
+    steps: int = option(1000, "critic steps; 0 = no stage 2 [study: 1000 + 1000]", 0, 10_000_000)
+    warmup: int = option(500, "of these, steps before the actor moves [study]", 0, 10_000_000)
     batch: int = option(128, "samples per step [study]", 1, 100_000)
     lr: float = option(5e-4, "critic learning rate [study]", 0.0, 1.0)
     weight_decay: float = option(1e-3, "AdamW weight decay of the critic [ours]", 0.0, 10.0)
@@ -66,7 +66,7 @@ class CoRFTConfig:
     )
     actor_steps: int = option(1000, "actor updates [study]", 0, 10_000_000)
     actor_lr: float = option(3e-4, "actor learning rate, cosine to 0 [study]", 0.0, 1.0)
-    temperature: float = option(1.0, "advantage weights exp(clip(T · A / std A, −6, 3)) [study: 3]", 0.0, 100.0)
+    temperature: float = option(3.0, "advantage weights exp(clip(T · A / std A, −6, 3)) [study: 3]", 0.0, 100.0)
     q_weight: float = option(0.1, "weight of −Q / mean |Q| beside the imitation anchor [study]", 0.0, 1000.0)
 
 
