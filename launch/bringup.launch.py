@@ -14,6 +14,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+
 def generate_launch_description() -> LaunchDescription:
     """The lifecycle nodes and their manager; a bring-up that fails ends the launch with the reason."""
     share = FindPackageShare("corft")
