@@ -75,7 +75,7 @@ class TrainConfig:
     """A whole run."""
 
     seed: int = option(0, "seed of everything", 0, 2**31 - 1)
-    threads: int = option(0, "torch threads, 0 = all cores of this process", 0, 1024)
+    threads: int = option(0, "torch threads; 0 = all cores for a trained backbone, half for a frozen one", 0, 1024)
     log_every: int = option(50, "steps between lines of metrics.jsonl", 1, 1_000_000)
     save_every: int = option(1000, "steps between saves for --resume", 1, 1_000_000)
     held_out: int = option(0, "last episodes kept out of training, to log their action error", 0, 100_000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from corft_core.data.chunks import ChunkTable, build_chunks
+from corft_core.data.chunks import build_chunks
 from corft_core.data.statistics import Statistics
 from corft_core.errors import CorftError
 from corft_core.learning.co_rft_stage import CoRFTStage
@@ -29,7 +30,7 @@ from corft_core.learning.run_folder import RunFolder
 from corft_core.learning.sft import SFTStage
 from corft_core.learning.training_data import TrainingData
 from corft_core.policy.actor import Actor, Critic
-from corft_core.policy.backbones import backbone_from_config, make_backbone
+from corft_core.policy.backbones import make_backbone
 from corft_core.policy.checkpoint import Bundle, load_checkpoint, network_shapes, save_checkpoint, with_selection
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,6 @@ class _Training:
         self, dataset: TrainingData, run: RunFolder, config: TrainConfig, device: torch.device, stop: StopRequest,
         quiet: bool,
     ) -> None:
-        if config.threads:
-            torch.set_num_threads(config.threads)
         self.dataset, self.run, self.config = dataset, run, config
         self.device, self.stop, self.quiet = device, stop, quiet
         self.contract = dataset.contract
@@ -93,6 +92,7 @@ class _Training:
             config.policy.backbone, cameras=len(self.contract.cameras), image_size=self.contract.cameras[0].size,
             **config.policy.backbone_options,
         ).to(device)
+        torch.set_num_threads(config.threads or _default_threads(self.backbone.frozen))
         self.actor = Actor(network_shapes(self.backbone, self.contract), config.policy).to(device)
         self.images = [dataset.images()[camera.name] for camera in self.contract.cameras]
         digest = hashlib.sha256(json.dumps([asdict(config), self.statistics.to_dict()]).encode()).hexdigest()
@@ -180,4 +180,10 @@ class _Training:
         )
 
 
-__all__ = ["ChunkTable", "backbone_from_config", "check_data", "train"]
+def _default_threads(frozen: bool) -> int:
+    """The experts alone are too small to gain from every core, and wait long for threads that others hold up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // 2) if frozen else cores
+
+
+__all__ = ["check_data", "train"]

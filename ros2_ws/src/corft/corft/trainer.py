@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Parse, train, say where the result is."""
     arguments = _arguments(argv)
     require_torch()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core to others
     from corft_core.learning.cli import print_settings, resume_run, start_run
 
     if arguments.settings:
