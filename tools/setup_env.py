@@ -87,7 +87,10 @@ def install_packages(ros: bool) -> None:
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     print("Installing packages into .venv (a few minutes the first time)", flush=True)
     if ros:
-        run([*pip, "-q", "-r", str(ros_requirements())])
+        # torch brings what its build for this machine needs. The rest is listed whole, so that NumPy can stay the one
+        # that the distribution's binaries were built for, also where a wheel's metadata asks for a newer one.
+        run([*pip, "-q", *(line for line in lines_of("base.txt") if line.startswith("torch=="))])
+        run([*pip, "-q", "--no-deps", "-r", str(ros_requirements())])
     else:
         names = ("base.txt", "ros_wheels.txt", "build.txt", "dev.txt")
         run([*pip, "-q", "-c", str(REQUIREMENTS / "lock.txt"),
@@ -97,17 +100,22 @@ def install_packages(ros: bool) -> None:
     stamp.write_text(value)
 
 
+def lines_of(name: str) -> list[str]:
+    """Requirement lines of a file, without comments."""
+    lines = (line.split("#")[0].strip() for line in (REQUIREMENTS / name).read_text().splitlines())
+    return [line for line in lines if line]
+
+
 def ros_requirements() -> Path:
-    """Requirements for a ROS installation: NumPy stays what the distribution's binaries were built for."""
-    lines = [line for name in ("base.txt", "dev.txt") for line in (REQUIREMENTS / name).read_text().splitlines()]
-    if shutil.which("colcon") is None:
-        lines += (REQUIREMENTS / "build.txt").read_text().splitlines()
-    probe = subprocess.run([sys.executable, "-c", "import numpy; print(numpy.__version__)"],
-                           capture_output=True, text=True, check=False)
-    if probe.returncode == 0:
-        lines = [f"numpy=={probe.stdout.strip()}" if line.startswith("numpy==") else line for line in lines]
+    """The lock file without what a ROS installation brings: ROS itself, colcon, NumPy."""
+    from_ros: tuple[str, ...] = ("ros-", "torch==", "catkin-pkg", "empy", "lark")
+    if shutil.which("colcon") is not None:
+        from_ros += ("colcon-", "setuptools")
+    numpy = subprocess.run([sys.executable, "-c", "import numpy"], capture_output=True, check=False)
+    if numpy.returncode == 0:
+        from_ros += ("numpy==",)
     path = VENV / "requirements.txt"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(line for line in lines_of("lock.txt") if not line.startswith(from_ros)) + "\n")
     return path
 
 

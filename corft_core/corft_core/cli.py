@@ -17,14 +17,15 @@ EXIT_INTERRUPTED = 130
 def run_main(main: Callable[[], int | None]) -> int:
     """Run ``main`` and turn expected failures into one message and an exit code.
 
-    Returns 0 on success, 2 for a :class:`CorftError` or a full disk, 130 on Ctrl-C.
+    Returns 0 on success, the error's code for a :class:`CorftError` (2 unless it says otherwise), 2 for a full disk,
+    130 on Ctrl-C.
     Programming errors keep their traceback.
     """
     try:
         return main() or EXIT_OK
     except CorftError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise

@@ -4,8 +4,10 @@
 class CorftError(Exception):
     """A user-facing failure: says what was expected, what was seen, and what to do next.
 
-    Command-line programs print it without a traceback and exit with status 2.
+    Command-line programs print it without a traceback and exit with ``exit_code``.
     """
+
+    exit_code = 2
 
 
 class ContractError(CorftError):

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 class Interrupted(CorftError):
     """Training was asked to stop; everything is saved."""
 
+    exit_code = 130
+
 
 class Diverged(CorftError):
     """A loss or value left its feasible range."""
