@@ -176,7 +176,7 @@ def _lamps_and_cameras(spec: Any) -> None:
         world.add_light(name=name, pos=position, dir=direction, directional=True, diffuse=[strength] * 3,
                         specular=[0.12] * 3, castshadow=name == "key")
     _camera(world, "front", [0.98, 0.055, 0.64], [0.435, 0.055, 0.03], up=(0.0, 0.0, 1.0), fovy_deg=39.0)
-    _camera(world, "overview", [1.35, -0.85, 0.85], [0.30, 0.03, 0.17], up=(0.0, 0.0, 1.0), fovy_deg=38.0)
+    _camera(world, "overview", [1.45, -0.95, 0.95], [0.28, 0.02, 0.26], up=(0.0, 0.0, 1.0), fovy_deg=42.0)
     # On the hand, ahead of the fingers, looking down between their tips.
     _camera(spec.body("panda_hand"), "wrist", [0.085, 0.0, 0.01], [0.035, 0.0, 0.16], up=(1.0, 0.0, 0.0), fovy_deg=72.0)
 
