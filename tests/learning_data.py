@@ -60,7 +60,8 @@ def small_config(**pairs: object) -> TrainConfig:
         "policy.horizon": 3, "policy.backbone": "tiny", "policy.backbone_options": {"channels": 16, "text_dim": 16},
         "policy.encoder.embedding": 32, "policy.head.width": 32, "policy.head.flow_steps": 4,
         "policy.critic.width": 8, "policy.selection.samples": 4, "sft.steps": 6, "sft.batch": 8, "sft.warmup": 2,
-        "sft.shift_px": 0, "sft.token_noise": 0.1, "co_rft.steps": 8, "co_rft.warmup": 4, "co_rft.refresh": 3, "co_rft.batch": 8,
+        "sft.shift_px": 0, "sft.token_noise": 0.1, "co_rft.steps": 8, "co_rft.warmup": 4, "co_rft.refresh": 3,
+        "co_rft.batch": 8,
         "co_rft.actor_steps": 4, "log_every": 2, "save_every": 1000, "threads": 1,
     }
     return override(TrainConfig, {}, base | {key.replace("__", "."): value for key, value in pairs.items()})

@@ -87,9 +87,10 @@ class CellNode(CorftNode):
         self._joint_states = self.create_publisher(JointState, "joint_states", 100)
         self._success = self.create_publisher(Bool, "cell/success", 1)
         self._objects = self.create_publisher(PoseArray, "cell/objects", 1)
-        self._images = {camera.name: (self.create_publisher(Image, f"{camera.name}_camera/image_raw", IMAGE_DEPTH),
-                                      self.create_publisher(CameraInfo, f"{camera.name}_camera/camera_info", IMAGE_DEPTH))
-                        for camera in self._contract.cameras}
+        self._images = {
+            camera.name: (self.create_publisher(Image, f"{camera.name}_camera/image_raw", IMAGE_DEPTH),
+                          self.create_publisher(CameraInfo, f"{camera.name}_camera/camera_info", IMAGE_DEPTH))
+            for camera in self._contract.cameras}
         self.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", self._on_trajectory, 10)
         self.create_subscription(Float64MultiArray, "gripper_controller/commands", self._on_gripper, 10)
         self.create_service(ResetScene, "cell/reset", self._on_reset, callback_group=MutuallyExclusiveCallbackGroup())
