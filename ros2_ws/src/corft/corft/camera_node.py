@@ -20,7 +20,8 @@ from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 
-from corft.node_base import CONTRACT, ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, qos_profile, run_node
+from corft.node_base import CONTRACT, ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, qos_profile
+from corft.node_main import run_node
 from corft.stream_health import LOST_S, SILENT_S, StreamHealth
 from corft_core.contract import CameraStream
 from corft_core.errors import CorftError

@@ -35,7 +35,8 @@ from corft.cell_messages import (
     path_of,
     stamp_message,
 )
-from corft.node_base import CONTRACT, OK, WARN, CorftNode, Diagnosis, Param, default_contract_path, run_node
+from corft.node_base import CONTRACT, OK, WARN, CorftNode, Diagnosis, Param, default_contract_path
+from corft.node_main import run_node
 from corft_core.cell.controller import TrajectoryRejected
 from corft_core.contract import Contract
 from corft_core.errors import CorftError

@@ -105,7 +105,7 @@ class Demo:
             return
         shutil.rmtree(self.bag, ignore_errors=True)
         recorder = self.child(["ros2", "bag", "record", "-s", "mcap", "--use-sim-time", "-o", str(self.bag),
-                               "--topics", *TOPICS], "record")
+                               *_topic_arguments()], "record")
         try:
             cell = self.child(["ros2", "launch", "-n", "corft", "demo.launch.py",
                                f"episodes:={self.arguments.episodes}",
@@ -260,6 +260,12 @@ class Demo:
         print(f"\n{text_table(summary)}\n")
         print(f"{self.arguments.out}/report.html   {self.arguments.out}/summary.json   "
               f"{summary['seconds'] / 60:.1f} min, {summary['peak_rss_mb']} MB")
+
+
+def _topic_arguments() -> list[str]:
+    """The topics as this release's recorder takes them: ros2bag before 0.28 knows them by position only."""
+    usage = subprocess.run(["ros2", "bag", "record", "--help"], capture_output=True, text=True, check=False).stdout
+    return ["--topics", *TOPICS] if "--topics" in usage else list(TOPICS)
 
 
 def _data_rows(path: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from corft.executor_messages import chunk_from_message, measured_from_message, stamp_ns, trajectory_message
-from corft.node_base import CONTRACT, ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, qos_profile, run_node
+from corft.node_base import CONTRACT, ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, qos_profile
+from corft.node_main import run_node
 from corft_core.execution import Command, ExecutorOptions, Reason, Refusal, RefusedError, Supervisor
 from corft_core.execution.splice import CHUNK_MODES
 from corft_core.planning import make_planner

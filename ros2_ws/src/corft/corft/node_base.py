@@ -1,4 +1,4 @@
-"""What every corft node shares: parameters, contract, diagnostics, guarded lifecycle, `run_node`.
+"""What every corft node shares: parameters, contract, diagnostics, guarded lifecycle.
 
 Guarantees (pinned by tests/ros/test_lifecycle_manager.py): a parameter outside its range stops the node with one line
 and exit code 2; a failed configure leaves the node unconfigured with the reason on the log and on /diagnostics;
@@ -28,7 +28,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from corft.node_main import run_node as run_node
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
 

@@ -28,7 +28,8 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image, JointState
 
 from corft.chunk_messages import chunk_message, duration_message
-from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, load_contract, qos_profile, run_node
+from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, load_contract, qos_profile
+from corft.node_main import run_node
 from corft.policy_checks import check_robot, checkpoint_folder, staleness
 from corft.policy_run import PolicyRun
 from corft.stream_health import percentile

@@ -22,7 +22,8 @@ from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from corft.cell_messages import objects_of, stamp_message, trajectory_message
-from corft.node_base import CONTRACT, OK, CorftNode, Diagnosis, Param, default_contract_path, qos_profile, run_node
+from corft.node_base import CONTRACT, OK, CorftNode, Diagnosis, Param, default_contract_path, qos_profile
+from corft.node_main import run_node
 from corft_core.cell.kinematics import ArmKinematics
 from corft_core.cell.scene import SPLITS, Scene, make_scene
 from corft_core.cell.teleoperator import Habits, ImperfectOperator
