@@ -4,8 +4,6 @@ ros2 launch corft bringup.launch.py                                        # whi
 ros2 launch corft bringup.launch.py checkpoint:=RUN/checkpoints/co_rft     # to drive the robot with a policy
 """
 
-from pathlib import Path
-
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.conditions import IfCondition
@@ -71,12 +69,16 @@ def generate_launch_description() -> LaunchDescription:
     def text(name: str) -> ParameterValue:
         return ParameterValue(LaunchConfiguration(name), value_type=str)
 
-    def policy_and_manager(context: LaunchContext) -> list[Node]:
+    def graph(context: LaunchContext) -> list[Node]:
+        from corft.policy_checks import check_robot, checkpoint_folder
+        from corft_core.contract import Contract
+
+        # Checked before anything starts, so that bad input ends the launch at once and with a status that says so.
+        robot = Contract.load(LaunchConfiguration("contract").perform(context))
         checkpoint = LaunchConfiguration("checkpoint").perform(context)
-        if checkpoint and not Path(checkpoint, "config.json").is_file():
-            raise RuntimeError(
-                f"checkpoint:={checkpoint} is no checkpoint: expected a folder with config.json as the trainer writes "
-                "it, for example RUN/checkpoints/co_rft. Train one with: ros2 run corft trainer DATASET RUN")
+        if checkpoint:
+            folder = checkpoint_folder(checkpoint)
+            check_robot(Contract.load(folder / "contract.json"), robot, folder)
         policy = lifecycle_node(
             "policy_node", checkpoint=text("checkpoint"), replan_steps=LaunchConfiguration("replan_steps"),
             device=text("device"), seed=LaunchConfiguration("seed"),
@@ -87,7 +89,11 @@ def generate_launch_description() -> LaunchDescription:
             namespace=LaunchConfiguration("namespace"), output="screen", parameters=[{"node_names": names}],
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             on_exit=Shutdown(reason="lifecycle_manager has ended"))
-        return [policy, manager] if checkpoint else [manager]
+        camera = lifecycle_node("camera_node", cameras=text("cameras"))
+        executor = lifecycle_node(
+            "executor_node", planner=text("planner"), auto_enable=LaunchConfiguration("auto_enable"),
+            speed_scale=LaunchConfiguration("speed_scale"), chunk_mode=text("chunk_mode"), scene=text("scene"))
+        return [camera, *([policy] if checkpoint else []), executor, manager]
 
     return LaunchDescription([
         *arguments,
@@ -95,9 +101,5 @@ def generate_launch_description() -> LaunchDescription:
             "FASTDDS_DEFAULT_PROFILES_FILE", PathJoinSubstitution([share, "config", "fastdds_profile.xml"]),
             condition=IfCondition(
                 EqualsSubstitution(EnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", default_value=""), ""))),
-        lifecycle_node("camera_node", cameras=text("cameras")),
-        lifecycle_node(
-            "executor_node", planner=text("planner"), auto_enable=LaunchConfiguration("auto_enable"),
-            speed_scale=LaunchConfiguration("speed_scale"), chunk_mode=text("chunk_mode"), scene=text("scene")),
-        OpaqueFunction(function=policy_and_manager),
+        OpaqueFunction(function=graph),
     ])

@@ -101,10 +101,32 @@ def test_a_folder_that_is_no_checkpoint_ends_the_launch_with_the_reason(ros_doma
     assert "is no checkpoint" in log.read_text()
 
 
-def test_a_checkpoint_that_cannot_be_read_ends_the_launch_with_the_reason(ros_domain: int, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
+def test_a_checkpoint_of_another_robot_ends_the_launch_with_the_differences(
+        ros_domain: int, checkpoint: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(CONTRACT.read_text().replace("name: panda_cell", "name: other_cell"))
     log = tmp_path / "launch.log"
-    with launched(log, f"checkpoint:={tmp_path}") as launch:
+    with launched(log, f"checkpoint:={checkpoint}", f"contract:={other}") as launch:
+        assert launch.wait(PATIENCE_S) != 0
+    assert "trained for another robot" in log.read_text() and "panda_cell != other_cell" in log.read_text()
+
+
+def test_a_contract_with_an_unknown_key_ends_the_launch_with_its_name(ros_domain: int, tmp_path: Path) -> None:
+    contract = tmp_path / "contract.yaml"
+    contract.write_text(CONTRACT.read_text() + "rate_hertz: 10\n")
+    log = tmp_path / "launch.log"
+    with launched(log, f"contract:={contract}") as launch:
+        assert launch.wait(PATIENCE_S) != 0
+    assert "unknown key rate_hertz" in log.read_text()
+
+
+def test_a_checkpoint_that_cannot_be_read_ends_the_launch_with_the_reason(
+        ros_domain: int, checkpoint: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(checkpoint, damaged)
+    (damaged / "config.json").write_text("{}")
+    log = tmp_path / "launch.log"
+    with launched(log, f"checkpoint:={damaged}") as launch:
         launch.wait(2 * PATIENCE_S)
     text = log.read_text()
     assert "policy_node: configure failed" in text

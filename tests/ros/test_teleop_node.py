@@ -10,6 +10,8 @@ import rclpy
 from corft_msgs.msg import EpisodeEvent
 from graph import CONTRACT, NodeProcess, running, spin_until
 from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 pytestmark = pytest.mark.ros
@@ -36,14 +38,18 @@ def test_it_records_episodes_until_enough_succeeded_and_exits(listener):
     subscriptions = [listener.create_subscription(EpisodeEvent, "episode_event", events.append, 50),
                      listener.create_subscription(JointTrajectory, "arm_controller/joint_trajectory",
                                                   commands.append, 50)]
+    # All that a recorder listens to, so that the operator waits until it is heard.
+    for message, topic in ((Float64MultiArray, "gripper_controller/commands"), (JointState, "joint_states"),
+                           (Image, "front_camera/image_raw"), (Image, "wrist_camera/image_raw")):
+        subscriptions.append(listener.create_subscription(message, topic, lambda _: None, 1))
     with running("teleop_node", {"contract": CONTRACT, "use_sim_time": True, "episodes": 2, "first_index": 4,
-                                 "speed_min": 0.9, "speed_max": 1.0}) as operator:
+                                 "speed_min": 0.9, "speed_max": 1.0, "wait_for_recorder": True}) as operator:
         spin_until(listener, lambda: operator.process.poll() is not None, "the operator to finish", 150)
         assert operator.wait() == 0
         assert "demo 1/2 success" in operator.output
         assert "demo 2/2 success" in operator.output
-    spin_until(listener, lambda: events and events[-1].kind == EpisodeEvent.STOP, "the last STOP")
-    assert sum(event.kind == EpisodeEvent.SUCCESS for event in events) == 2
+    spin_until(listener, lambda: sum(event.kind == EpisodeEvent.SUCCESS for event in events) == 2
+               and events[-1].kind == EpisodeEvent.STOP, "the last STOP")
     for start, outcome, stop in zip(events[::3], events[1::3], events[2::3], strict=True):
         assert start.kind == EpisodeEvent.START
         assert outcome.kind in (EpisodeEvent.SUCCESS, EpisodeEvent.FAILURE)

@@ -288,3 +288,11 @@ def test_an_error_in_a_launch_file_is_shown_and_ends_with_1(launcher: Launcher) 
     code, output = launcher.run(path, "word")
     assert code == 1
     assert "malformed launch argument 'word'" in output
+
+
+def test_an_error_behind_a_started_process_ends_the_launch_without_it(launcher: Launcher) -> None:
+    path = launcher.write('ExecuteProcess(cmd=["sleep", "60"], output="screen")',
+                          'OpaqueFunction(function=lambda context: 1 / 0)')
+    code, output = launcher.run(path)
+    assert code == 1
+    assert "division by zero" in output and "process started" not in output

@@ -16,6 +16,7 @@ from corft_msgs.srv import ResetScene
 from geometry_msgs.msg import PoseArray
 from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64MultiArray
@@ -36,6 +37,7 @@ SETTLE_NS = 100_000_000
 PLACED_M = 0.02
 # A listener is known here a little before it hears what is said.
 DISCOVERY_S = 0.5
+DELIVERY = Duration(seconds=2)
 EARLIEST_SUCCESS_NS = 500_000_000
 
 
@@ -95,6 +97,7 @@ class TeleopNode(CorftNode):
             self._publish_event(EpisodeEvent.DISCARD, self._joint_ns)
             self._publish_event(EpisodeEvent.STOP, self._joint_ns)
             self._operator = None
+            self._events.wait_for_all_acked(DELIVERY)
 
     def _begin(self) -> None:
         """Between episodes: wait for cell and recorder, then ask for the next scene."""
@@ -114,6 +117,8 @@ class TeleopNode(CorftNode):
                       *((camera.topic, 1) for camera in self._contract.cameras)]
             missing += [f"a recorder on {topic}" for topic, listeners in topics
                         if self.count_subscribers(topic) < listeners]
+        if self._events.get_subscription_count() < self.count_subscribers(self._contract.episode_event.topic):
+            missing.append("the connection to a listener of episode events")
         if missing:
             self.get_logger().info(f"waiting for {', '.join(missing)}", throttle_duration_sec=5.0)
             self._ready_since_s = None
@@ -200,6 +205,8 @@ class TeleopNode(CorftNode):
             self.destroy_timer(self._starter)
             self.get_logger().info(f"done: {self._successes} successes, {self._failures} failures")
             if self.param("exit_when_done"):
+                # The last episode is worth nothing to a recorder that misses how it ended.
+                self._events.wait_for_all_acked(DELIVERY)
                 self.request_exit(0)
 
     def _publish_event(self, kind: int, stamp_ns: int) -> None:

@@ -110,6 +110,8 @@ class RunningProcess:
 
     async def run(self) -> None:
         """Start, wait, restart if asked for."""
+        if self.context.is_shutdown:  # an error later in the description came before this task's first step
+            return
         self.service.processes.append(self)
         try:
             retries = 0
