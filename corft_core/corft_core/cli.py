@@ -9,7 +9,6 @@ from corft_core.errors import CorftError
 from corft_core.files import FULL_DISK
 
 EXIT_OK = 0
-EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,11 +96,6 @@ def read_results(path: Path | str) -> list[EpisodeResult]:
 def scene_ids(split: str, count: int, first: int = 0) -> list[str]:
     """Ids ``split/first`` … of ``count`` scenes."""
     return [f"{split}/{index}" for index in range(first, first + count)]
-
-
-def successes_first(results: Iterable[EpisodeResult]) -> list[EpisodeResult]:
-    """Results with successes before failures, fast ones first."""
-    return sorted(results, key=lambda result: (not result.success, result.time_s))
 
 
 def _number(value: float) -> float | None:
