@@ -1,7 +1,7 @@
-"""Closed-loop trials of a policy in the simulated cell, several cells at a time, without ROS.
+"""Closed-loop trials of a policy in simulated worlds, several at a time, without ROS.
 
-The policy sees what it would see through the graph: camera images and joint positions at the contract's rate. It
-replans every ``replan_steps`` steps of its chunk (receding horizon); the cell's own trajectory controller follows.
+The policy sees what it would see through the graph: camera images and state at the contract's rate. It replans every
+``replan_steps`` steps of its chunk (receding horizon).
 """
 
 from __future__ import annotations
@@ -16,96 +16,122 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corft_core.contract import Contract
+from corft_core.evaluation.environment import Environment
 from corft_core.evaluation.results import EpisodeResult
 from corft_core.trajectory import JointPath
 
 if TYPE_CHECKING:
-    from corft_core.cell import Cell, Scene
+    from corft_core.contract import Contract
     from corft_core.policy import Policy
 
 CELLS_AT_ONCE = 8
 SCENES_PER_TASK = 10
 
 
+class CellEnvironment:
+    """The two-cube cell as an :class:`Environment`; ``cell`` is open to those who want to look at it."""
+
+    def __init__(self, contract: Contract) -> None:
+        from corft_core.cell import Cell, make_scene
+
+        self.features = contract
+        self.cell = Cell(image_size=contract.cameras[0].size)
+        self._make_scene = make_scene
+
+    def reset(self, scene_id: str) -> None:
+        self._scene = self._make_scene(scene_id)
+        self.cell.reset(self._scene)
+
+    @property
+    def instruction(self) -> str:
+        return self._scene.instruction
+
+    @property
+    def success(self) -> bool:
+        return bool(self.cell.success)
+
+    @property
+    def target_xy_m(self) -> tuple[float, float]:
+        position, _ = self.cell.objects()[self._scene.target]
+        return float(position[0]), float(position[1])
+
+    def observe(self) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
+        images = {camera.name: self.cell.render(camera.name) for camera in self.features.cameras}
+        opening = self.features.gripper.to_opening(self.cell.finger_position_m)
+        return images, np.append(self.cell.joint_positions, opening).astype(np.float32)
+
+    def start_chunk(self, actions: NDArray[np.float64]) -> None:
+        times: NDArray[np.float64] = 1.0 / self.features.rate_hz * np.arange(1, len(actions) + 1, dtype=np.float64)
+        self.cell.command_trajectory(JointPath(self.features.robot.joints, times, actions[:, :-1]))
+
+    def step(self, action: NDArray[np.float64]) -> None:
+        self.cell.command_gripper(self.features.gripper.to_position_m(action[-1]))
+        self.cell.step(1.0 / self.features.rate_hz)
+
+    def close(self) -> None:
+        self.cell.close()
+
+
 @dataclass
 class _Trial:
     """A running trial and what is known of it so far."""
 
-    cell: Cell
-    scene: Scene
+    environment: Environment
+    scene_id: str
     target_xy_m: tuple[float, float]
     chunks: int = 0
     success: bool = False
-    time_s: float = 0.0
+    steps: int = 0
 
 
-def run_trials(policy: Policy, scene_ids: Sequence[str], horizon_s: float, *, replan_steps: int = 5, seed: int = 0,
-               on_step: Callable[[Cell], None] = lambda cell: None) -> Iterator[EpisodeResult]:
-    """Yield a result for each scene, in the order of ``scene_ids``' groups of ``CELLS_AT_ONCE``.
+def run_trials(policy: Policy, environments: Sequence[Any], scene_ids: Sequence[str], horizon_steps: int, *,
+               replan_steps: int = 5, seed: int = 0, on_step: Callable[[Any], None] = lambda environment: None,
+               ) -> Iterator[EpisodeResult]:
+    """Yield a result for each scene, in order.
 
-    ``on_step(cell)`` is called after every step of a running trial. The same arguments give the same results.
+    ``environments`` (:class:`Environment`) step in lock-step, so that one call of the policy serves all of them.
+    ``on_step(environment)`` is called after every step of a running trial. The same arguments give the same results.
     """
     import torch
 
-    from corft_core.cell import Cell
-
     generator = torch.Generator().manual_seed(seed)
-    contract = policy.contract
-    cells = [Cell(image_size=contract.cameras[0].size) for _ in range(min(CELLS_AT_ONCE, len(scene_ids)))]
-    try:
-        for start in range(0, len(scene_ids), len(cells)):
-            group = scene_ids[start:start + len(cells)]
-            trials = [_begin(cell, scene_id) for cell, scene_id in zip(cells, group, strict=False)]
-            _run_group(policy, trials, horizon_s, replan_steps, generator, on_step)
-            for trial in trials:
-                yield EpisodeResult(trial.scene.scene_id, trial.success, trial.time_s, trial.target_xy_m, trial.chunks)
-    finally:
-        for cell in cells:
-            cell.close()
+    for start in range(0, len(scene_ids), len(environments)):
+        group = scene_ids[start:start + len(environments)]
+        trials = [_begin(environment, scene_id) for environment, scene_id in zip(environments, group, strict=False)]
+        _run_group(policy, trials, horizon_steps, replan_steps, generator, on_step)
+        for trial in trials:
+            time_s = trial.steps * (1.0 / trial.environment.features.rate_hz)
+            yield EpisodeResult(trial.scene_id, trial.success, time_s, trial.target_xy_m, trial.chunks)
 
 
-def _begin(cell: Cell, scene_id: str) -> _Trial:
-    from corft_core.cell import make_scene
-
-    scene = make_scene(scene_id)
-    cell.reset(scene)
-    position, _ = cell.objects()[scene.target]
-    return _Trial(cell, scene, (round(float(position[0]), 4), round(float(position[1]), 4)))
+def _begin(environment: Environment, scene_id: str) -> _Trial:
+    environment.reset(scene_id)
+    x, y = environment.target_xy_m
+    return _Trial(environment, scene_id, (round(float(x), 4), round(float(y), 4)))
 
 
-def _run_group(policy: Policy, trials: list[_Trial], horizon_s: float, replan_steps: int, generator: Any,
-               on_step: Callable[[Cell], None]) -> None:
-    contract = policy.contract
-    step_s = 1.0 / contract.rate_hz
-    steps = round(horizon_s * contract.rate_hz)
+def _run_group(policy: Policy, trials: list[_Trial], horizon_steps: int, replan_steps: int, generator: Any,
+               on_step: Callable[[Any], None]) -> None:
     running = list(trials)
-    actions: dict[int, NDArray[np.float64]] = {}
-    for step in range(steps):
+    chunks: dict[int, NDArray[np.float64]] = {}
+    for step in range(horizon_steps):
         if step % replan_steps == 0:
-            images = {camera.name: np.stack([trial.cell.render(camera.name) for trial in running])
-                      for camera in contract.cameras}
-            state = np.stack([_state(trial.cell, contract) for trial in running])
-            chunk = policy.act(images, state, [trial.scene.instruction for trial in running], generator).actions
-            for trial, action in zip(running, chunk, strict=True):
-                times: NDArray[np.float64] = step_s * np.arange(1, len(action) + 1, dtype=np.float64)
-                trial.cell.command_trajectory(JointPath(contract.robot.joints, times, action[:, :-1]))
+            seen = [trial.environment.observe() for trial in running]
+            images = {name: np.stack([pictures[name] for pictures, _ in seen]) for name in seen[0][0]}
+            state = np.stack([vector for _, vector in seen])
+            words = [trial.environment.instruction for trial in running]
+            for trial, chunk in zip(running, policy.act(images, state, words, generator).actions, strict=True):
+                trial.environment.start_chunk(chunk)
                 trial.chunks += 1
-                actions[id(trial)] = action
+                chunks[id(trial)] = chunk
         for trial in running:
-            trial.cell.command_gripper(contract.gripper.to_position_m(actions[id(trial)][step % replan_steps, -1]))
-            trial.cell.step(step_s)
-            trial.time_s = (step + 1) * step_s
-            trial.success = bool(trial.cell.success)
-            on_step(trial.cell)
+            trial.environment.step(chunks[id(trial)][step % replan_steps])
+            trial.steps = step + 1
+            trial.success = bool(trial.environment.success)
+            on_step(trial.environment)
         running = [trial for trial in running if not trial.success]
         if not running:
             return
-
-
-def _state(cell: Cell, contract: Contract) -> NDArray[np.float32]:
-    opening = contract.gripper.to_opening(cell.finger_position_m)
-    return np.append(cell.joint_positions, opening).astype(np.float32)
 
 
 def _task(checkpoint: str, scenes: list[str], horizon_s: float, replan_steps: int, seed: int) -> list[EpisodeResult]:
@@ -115,13 +141,20 @@ def _task(checkpoint: str, scenes: list[str], horizon_s: float, replan_steps: in
     from corft_core.policy import Policy
 
     torch.set_num_threads(1)
-    return list(run_trials(Policy.load(checkpoint), scenes, horizon_s, replan_steps=replan_steps, seed=seed))
+    policy = Policy.load(checkpoint)
+    environments = [CellEnvironment(policy.contract) for _ in range(min(CELLS_AT_ONCE, len(scenes)))]
+    try:
+        horizon_steps = round(horizon_s * policy.rate_hz)
+        return list(run_trials(policy, environments, scenes, horizon_steps, replan_steps=replan_steps, seed=seed))
+    finally:
+        for environment in environments:
+            environment.close()
 
 
 def evaluate(checkpoints: dict[str, Path], scenes: Sequence[str], horizon_s: float, *, replan_steps: int = 5,
              seed: int = 0, processes: int = 2, progress: Callable[[int], None] = lambda done: None,
              ) -> dict[str, list[EpisodeResult]]:
-    """Trials of every checkpoint on the same scenes, spread over processes.
+    """Trials of every checkpoint on the same scenes of the cell, spread over processes.
 
     Scenes are dealt out in fixed groups with a seed each, so the number of processes changes no result.
     ``progress(n)`` is called when ``n`` more trials are done. Returns results in the order of ``scenes``.

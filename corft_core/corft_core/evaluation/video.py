@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from corft_core.cell import Cell
+    from corft_core.evaluation.rollout import CellEnvironment
 
 Image = NDArray[np.uint8]
 VIDEO_SIZE = (240, 320)
@@ -49,23 +49,25 @@ def side_by_side(columns: Mapping[str, Sequence[Image]], height: int = 256) -> l
 def policy_videos(checkpoints: Mapping[str, Path], scenes: Mapping[str, str], horizon_s: float) -> dict[str, str]:
     """A video a scene with one column a checkpoint, as data URIs by the title that ``scenes`` maps to a scene id."""
     from corft_core.evaluation.plots import LABELS
-    from corft_core.evaluation.rollout import run_trials
+    from corft_core.evaluation.rollout import CellEnvironment, run_trials
     from corft_core.policy import Policy
 
     recorded: dict[str, dict[str, list[Image]]] = {title: {} for title in scenes}
     rate_hz = 10
     for name, folder in checkpoints.items():
         policy = Policy.load(folder)
-        rate_hz = policy.contract.rate_hz
+        rate_hz = policy.rate_hz
+        environment = CellEnvironment(policy.contract)
         for title, scene_id in scenes.items():
             frames: list[Image] = []
 
-            def keep(cell: Cell, frames: list[Image] = frames) -> None:
-                frames.append(cell.render("overview", VIDEO_SIZE))
+            def keep(environment: CellEnvironment, frames: list[Image] = frames) -> None:
+                frames.append(environment.cell.render("overview", VIDEO_SIZE))
 
-            for result in run_trials(policy, [scene_id], horizon_s, on_step=keep):
+            for result in run_trials(policy, [environment], [scene_id], round(horizon_s * rate_hz), on_step=keep):
                 outcome = f"success after {result.time_s:.1f} s" if result.success else "not in time"
                 recorded[title][f"{LABELS.get(name, name)}, {outcome}"] = frames
+        environment.close()
     return {title: to_data_uri(side_by_side(columns), 2 * rate_hz) for title, columns in recorded.items()}
 
 
