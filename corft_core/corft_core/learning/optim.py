@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from corft_core.learning import processes
+
 
 def cosine(step: int, total: int, warmup: int) -> float:
     """Learning-rate factor: linear warm-up, then half a cosine from 1 to 0."""
@@ -19,6 +21,18 @@ def cosine(step: int, total: int, warmup: int) -> float:
 def seed_step(seed: int, stage: int, step: int) -> None:
     """Seed torch for one step: a resumed run draws what an uninterrupted one would have drawn."""
     torch.manual_seed((seed * 1_000_003 + stage) * 1_000_000_007 + step)
+
+
+def draw_batch(rows: Tensor, batch: int) -> Tensor:
+    """Draw `batch` entries of `rows` (M,) with repetition → (batch,).
+
+    Under torchrun all processes draw the same joined batch and each gets its share; noise drawn later in the step
+    then differs between them.
+    """
+    picked = torch.randint(len(rows), (batch,))[processes.share(batch)]
+    if processes.rank():
+        torch.manual_seed(torch.initial_seed() + processes.rank() * 7_919)
+    return rows[picked.to(rows.device)]
 
 
 class Averaged:

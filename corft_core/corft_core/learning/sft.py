@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from corft_core.learning import processes
 from corft_core.learning.bc import action_error, bc_loss
 from corft_core.learning.config import SFTConfig
 from corft_core.learning.frames import CachedFrames, LiveFrames
-from corft_core.learning.optim import Averaged, cosine, load_optimizer, optimizer_tensors, seed_step
+from corft_core.learning.optim import Averaged, cosine, draw_batch, load_optimizer, optimizer_tensors, seed_step
 from corft_core.policy.actor import Actor, Observation
 from corft_core.policy.backbones import Backbone
 
@@ -49,8 +50,7 @@ class SFTStage:
             group["lr"] = peak * cosine(step, config.steps, config.warmup)
         for module in self.modules:
             module.train()
-        picked = torch.randint(len(self.train_index), (config.batch,))
-        index = self.train_index[picked.to(self.train_index.device)]
+        index = draw_batch(self.train_index, config.batch)
         samples = self.frames.samples
         observation = noisy(self.frames.observe(index, train=True), self.actor, config)
         loss, info = bc_loss(
@@ -59,6 +59,7 @@ class SFTStage:
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        processes.average_gradients(self.average.parameters)
         info["gradient"] = float(nn.utils.clip_grad_norm_(self.average.parameters, config.clip_norm or float("inf")))
         self.optimizer.step()
         self.average.update()
