@@ -24,6 +24,8 @@ ALLOWED = {
     "planning": set(),
     "execution": {"planning"},
     "cell": {"data"},
+    "benchmarks": {"data", "evaluation"},
+    "evidence": {"data", "policy", "learning", "evaluation", "cell", "benchmarks"},
 }
 
 
