@@ -17,12 +17,12 @@ from typing import Any, Literal, get_args
 import yaml
 
 from corft_core.errors import ContractError
+from corft_core.features import STATE_FEATURES_KEY, Representation, StateFeatures, differences
 
 CONTRACT_VERSION = 1
 
 StampSource = Literal["header", "receive"]
 Qos = Literal["sensor_data", "reliable"]
-Representation = Literal["relative", "absolute"]
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
@@ -138,15 +138,7 @@ class Contract:
     def load(cls, path: str | Path) -> Contract:
         """Read and validate a YAML or JSON file. Raises ContractError naming the file and the key."""
         path = Path(path)
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ContractError(f"contract {path} cannot be read: {error}. Give the path of a contract YAML, "
-                                "for example config/panda_cell/contract.yaml.") from error
-        try:
-            data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except (yaml.YAMLError, json.JSONDecodeError) as error:
-            raise ContractError(f"contract {path} is not valid {path.suffix or 'YAML'}: {error}") from error
+        data = _read(path)
         try:
             return cls.from_dict(data)
         except ContractError as error:
@@ -183,9 +175,7 @@ class Contract:
 
     def differences(self, other: Contract) -> list[str]:
         """Lines ``key: mine != theirs``, empty when the two contracts are equal."""
-        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
-        return [f"{key}: {mine.get(key, 'absent')} != {theirs.get(key, 'absent')}"
-                for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
+        return differences(self, other)
 
     def _validate(self) -> None:
         joints = len(self.robot.joints)
@@ -228,6 +218,33 @@ class Contract:
             if camera.name == name:
                 return camera
         raise KeyError(name)
+
+
+def load_features(path: str | Path) -> Contract | StateFeatures:
+    """A checkpoint's ``contract.json``: a robot's contract or a benchmark's state features.
+
+    Raises ContractError naming the file and the key.
+    """
+    path = Path(path)
+    data = _read(path)
+    try:
+        if isinstance(data, dict) and STATE_FEATURES_KEY in data:
+            return StateFeatures.from_dict(data)
+        return Contract.from_dict(data)
+    except ContractError as error:
+        raise ContractError(f"contract {path}: {error}") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"contract {path} cannot be read: {error}. Give the path of a contract YAML, "
+                            "for example config/panda_cell/contract.yaml.") from error
+    try:
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise ContractError(f"contract {path} is not valid {path.suffix or 'YAML'}: {error}") from error
 
 
 _STREAMS = {"joint_state", "arm_command", "gripper_command", "episode_event"}
@@ -319,14 +336,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
-
-
-def _flatten(data: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(data, dict):
-        flat = {}
-        for key, value in data.items():
-            flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-        return flat
-    if isinstance(data, list) and data and isinstance(data[0], dict):
-        return _flatten({item.get("name", str(i)): item for i, item in enumerate(data)}, prefix)
-    return {prefix: data}

@@ -29,7 +29,7 @@ class Samples:
     valid: Tensor
     """(N, H)."""
     keyframe: Tensor
-    """(N, J) arm motion up to the next change of the gripper command, in units of the chunk's last step."""
+    """(N, S − 1) motion of the state up to the next change of the gripper command, see `keyframes`."""
     text_index: Tensor
     """(N,) number of the frame's instruction."""
     instructions: tuple[str, ...]
@@ -55,14 +55,18 @@ class Samples:
 
 
 def keyframes(state: np.ndarray, table: ChunkTable, statistics: Statistics) -> np.ndarray:
-    """Joints when the gripper command changes next (or the episode ends) minus joints now, scaled; (N, J)."""
+    """State (without opening) when the gripper command changes next or the episode ends, minus the state now.
+
+    (N, S − 1), in units of a relative chunk's last step, else of the state's own deviation.
+    """
     closed = table.action[:, 0, -1] < 0.5
     target = np.arange(len(table))
     for row in range(len(table) - 2, -1, -1):
         if table.episode[row] == table.episode[row + 1]:
             target[row] = row + 1 if closed[row] != closed[row + 1] else target[row + 1]
     motion = state[target, :-1] - state[:, :-1]
-    return (motion / statistics.action_scale[-1]).astype(np.float32)
+    relative = statistics.representation == "relative"
+    return (motion / (statistics.action_scale[-1] if relative else statistics.state_scale)).astype(np.float32)
 
 
 class CachedFrames:
@@ -133,6 +137,8 @@ class LiveFrames:
 def stack_images(images: list[np.ndarray], rows: Tensor) -> Tensor:
     """Rows of every camera's (N, H, W, 3) array → uint8 (B, cameras, H, W, 3)."""
     picked = rows.numpy()
+    if not images:
+        return torch.zeros((len(picked), 0, 0, 0, 3), dtype=torch.uint8)
     return torch.from_numpy(np.stack([np.asarray(camera[picked]) for camera in images], 1))
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from corft_core.data.chunks import build_chunks
 from corft_core.data.statistics import Statistics
 from corft_core.errors import CorftError
+from corft_core.features import image_size
 from corft_core.learning.co_rft_stage import CoRFTStage
 from corft_core.learning.config import TrainConfig
 from corft_core.learning.curves import draw_curves
@@ -89,7 +90,7 @@ class _Training:
         self.samples = Samples.build(dataset, self.table, self.statistics, device)
         torch.manual_seed(config.seed)
         self.backbone = make_backbone(
-            config.policy.backbone, cameras=len(self.contract.cameras), image_size=self.contract.cameras[0].size,
+            config.policy.backbone, cameras=len(self.contract.cameras), image_size=image_size(self.contract),
             **config.policy.backbone_options,
         ).to(device)
         torch.set_num_threads(config.threads or _default_threads(self.backbone.frozen))

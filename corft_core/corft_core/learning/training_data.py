@@ -9,15 +9,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from corft_core.contract import Contract
 from corft_core.data.episode import Episode
+from corft_core.features import Features
 
 
 class TrainingData(Protocol):
     """N steps of E episodes in order; `EpisodeDataset` offers all of it."""
 
     @property
-    def contract(self) -> Contract: ...
+    def contract(self) -> Features: ...
     @property
     def fps(self) -> int: ...
     @property
@@ -45,7 +45,7 @@ class TrainingData(Protocol):
 class EpisodesInMemory:
     """TrainingData over episodes that were never written to disk."""
 
-    contract: Contract
+    contract: Features
     episodes: Sequence[Episode]
     _images: dict[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 

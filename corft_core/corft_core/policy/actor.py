@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from corft_core.policy.config import PolicyConfig
-from corft_core.policy.critic import make_critic, rank_chunks
+from corft_core.policy.critic import make_critic
 from corft_core.policy.heads import make_head
 from corft_core.policy.observation import ObservationEncoder
 
@@ -42,7 +42,7 @@ class Actor(nn.Module):
             shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder
         )
         self.head = make_head(config.encoder.embedding, config.horizon, shapes.action_dim, config.head)
-        self.keyframe = nn.Linear(config.encoder.embedding, shapes.action_dim - 1)
+        self.keyframe = nn.Linear(config.encoder.embedding, shapes.state_dim - 1)
 
     def embed(self, observation: Observation) -> Tensor:
         """(B, E)."""
@@ -55,10 +55,10 @@ class Actor(nn.Module):
     def losses(
         self, observation: Observation, actions: Tensor, valid: Tensor, keyframe: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Imitation loss and error of the predicted keyframe (B, J), both per sample (B,).
+        """Imitation loss and error of the predicted keyframe (B, S − 1), both per sample (B,).
 
-        The keyframe is where the arm will be when the gripper command changes next: every frame of an approach then
-        teaches where the object is, not only the frames near it. Nothing at run time depends on it.
+        The keyframe is the state when the gripper command changes next: every frame of an approach then teaches
+        where the object is, not only the frames near it. Nothing at run time depends on it.
         """
         embedding = self.embed(observation)
         error = nn.functional.smooth_l1_loss(self.keyframe(embedding), keyframe, reduction="none").mean(-1)
@@ -78,29 +78,11 @@ class Critic(nn.Module):
             shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder
         )
         self.values = make_critic(config.encoder.embedding, config.horizon, shapes.action_dim, config.critic)
-        self.rank = config.selection.rank
 
     def embed(self, observation: Observation) -> Tensor:
         """(B, E)."""
         return self.encoder(observation.tokens, observation.text, observation.state)
 
     def forward(self, embedding: Tensor, actions: Tensor) -> Tensor:
-        """Prefix values (ensemble, B, n, H) of n chunks (B, n, H, A) per embedded observation (B, E)."""
+        """Prefix values (ensemble, B, n, P) of n chunks (B, n, H, A) per embedded observation (B, E)."""
         return self.values(embedding, actions)
-
-    def score(self, embedding: Tensor, actions: Tensor) -> Tensor:
-        """One number per chunk, (B, n)."""
-        return rank_chunks(self(embedding, actions), self.rank)
-
-
-def choose_chunk(
-    actor: Actor, critic: Critic | None, observation: Observation, samples: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Run-time policy: the critic's favourite of `samples` chunks → chunk (B, H, A), its value (B,) or NaN."""
-    count = samples if critic is not None and actor.head.stochastic else 1
-    chunks = actor.sample(observation, count, generator)
-    if critic is None:
-        return chunks[:, 0], torch.full((len(chunks),), float("nan"))
-    scores = critic.score(critic.embed(observation), chunks)
-    value, best = scores.max(1)
-    return chunks[torch.arange(len(chunks)), best], value

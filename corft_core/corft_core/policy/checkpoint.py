@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from corft_core.contract import Contract
+from corft_core.contract import load_features
 from corft_core.data.statistics import Statistics
 from corft_core.errors import CorftError
+from corft_core.features import Features, differences
 from corft_core.files import atomic_folder, write_json
 from corft_core.policy.actor import Actor, Critic, Shapes
 from corft_core.policy.backbones import Backbone, backbone_from_config
@@ -37,7 +38,7 @@ class Bundle:
     """A policy's networks with everything needed to use them."""
 
     config: PolicyConfig
-    contract: Contract
+    contract: Features
     statistics: Statistics
     backbone: Backbone
     actor: Actor
@@ -47,7 +48,7 @@ class Bundle:
     instructions: tuple[str, ...]
 
 
-def network_shapes(backbone: Backbone, contract: Contract) -> Shapes:
+def network_shapes(backbone: Backbone, contract: Features) -> Shapes:
     """Sizes of the experts for this backbone and robot."""
     return Shapes(
         cameras=len(contract.cameras),
@@ -81,7 +82,7 @@ def save_checkpoint(folder: Path | str, bundle: Bundle) -> None:
         write_json(temporary / "statistics.json", bundle.statistics.to_dict())
 
 
-def load_checkpoint(folder: Path | str, robot: Contract | None = None) -> Bundle:
+def load_checkpoint(folder: Path | str, robot: Features | None = None) -> Bundle:
     """Read what `save_checkpoint` wrote.
 
     `robot`: when given, a checkpoint trained for another contract raises CheckpointError listing the differences.
@@ -99,7 +100,7 @@ def load_checkpoint(folder: Path | str, robot: Contract | None = None) -> Bundle
             f"{folder} has checkpoint format {version!r}, this corft reads {FORMAT_VERSION}: train again or use the "
             "corft version that wrote it."
         )
-    contract = Contract.load(folder / "contract.json")
+    contract = load_features(folder / "contract.json")
     check_robot(contract, robot, folder)
     statistics = Statistics.from_dict(_read_json(folder / "statistics.json"))
     config = parse(PolicyConfig, header["policy"])
@@ -126,13 +127,13 @@ def load_checkpoint(folder: Path | str, robot: Contract | None = None) -> Bundle
     )
 
 
-def check_robot(trained: Contract, robot: Contract | None, folder: Path | str) -> None:
+def check_robot(trained: Features, robot: Features | None, folder: Path | str) -> None:
     """Raise CheckpointError with the differences when `robot` is not what the checkpoint was trained for."""
-    differences = trained.differences(robot) if robot is not None else []
-    if differences:
+    different = differences(trained, robot) if robot is not None else []
+    if different:
         raise CheckpointError(
             f"checkpoint {folder} was trained for another robot (checkpoint != given contract):\n  "
-            + "\n  ".join(differences) + "\nUse a checkpoint trained with this contract."
+            + "\n  ".join(different) + "\nUse a checkpoint trained with this contract."
         )
 
 

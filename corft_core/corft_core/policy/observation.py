@@ -34,6 +34,7 @@ def grid_positions(tokens: int) -> Tensor:
 class ObservationEncoder(nn.Module):
     """(tokens (B, cameras, N, C), text (B, L), state (B, S)) → embedding (B, E).
 
+    Without cameras it is the state's embedding alone: there is nothing that the instruction could choose from.
     `fit_inputs` sets fixed standardisation of tokens and text from training data; it is saved with the weights.
     """
 
@@ -52,11 +53,13 @@ class ObservationEncoder(nn.Module):
         self.register_buffer("token_scale", torch.ones(cameras, channels))
         self.register_buffer("text_mean", torch.zeros(text_dim))
         self.register_buffer("text_scale", torch.ones(1))
-        self.positions = nn.Parameter(grid_positions(tokens), requires_grad=False)
-        self.attend = nn.Parameter(torch.randn(cameras, maps, channels) * channels**-0.5 / LOGIT_GAIN)
-        self.value = nn.Linear(cameras * maps * channels, config.value_width) if config.value_width else None
-        seen = cameras * 2 * maps + config.value_width
-        self.gate = nn.Linear(text_dim, seen)
+        self.cameras, seen = cameras, 0
+        if cameras:
+            self.positions = nn.Parameter(grid_positions(tokens), requires_grad=False)
+            self.attend = nn.Parameter(torch.randn(cameras, maps, channels) * channels**-0.5 / LOGIT_GAIN)
+            self.value = nn.Linear(cameras * maps * channels, config.value_width) if config.value_width else None
+            seen = cameras * 2 * maps + config.value_width
+            self.gate = nn.Linear(text_dim, seen)
         self.join = nn.Linear(seen + state_dim, config.embedding)
         self.bend = nn.Sequential(
             nn.GELU(), nn.Linear(config.embedding, config.embedding), nn.GELU(),
@@ -66,6 +69,8 @@ class ObservationEncoder(nn.Module):
     @torch.no_grad()
     def fit_inputs(self, tokens: Tensor, text: Tensor) -> None:
         """Standardise by these tokens (M, cameras, N, C), per camera, and instruction embeddings (K, L)."""
+        if not self.cameras:
+            return
         flat = tokens.float().transpose(0, 1).flatten(1, 2)
         self.token_mean.copy_(flat.mean(1))
         self.token_scale.copy_(flat.std(1).clamp_min(1e-3))
@@ -75,6 +80,11 @@ class ObservationEncoder(nn.Module):
 
     def forward(self, tokens: Tensor, text: Tensor, state: Tensor) -> Tensor:
         """Embedding (B, E)."""
+        joined = self.join(torch.cat([self._look(tokens, text), state], -1) if self.cameras else state)
+        return self.bend(joined) + self.straight(joined)
+
+    def _look(self, tokens: Tensor, text: Tensor) -> Tensor:
+        """What the cameras show of the things the instruction names, (B, seen)."""
         tokens = tokens.float()
         # Standardising folded into the weights; the mean only shifts a map's logits alike and cancels in the softmax.
         weight = LOGIT_GAIN * self.attend / self.token_scale[:, None]
@@ -86,6 +96,4 @@ class ObservationEncoder(nn.Module):
             pooled = (pooled - self.token_mean[:, None]) / self.token_scale[:, None]
             seen.append(self.value(pooled.flatten(1)))
         text = ((text - self.text_mean) / self.text_scale).clamp(-5.0, 5.0)
-        gated = torch.cat(seen, -1) * (1.0 + self.gate(text))
-        joined = self.join(torch.cat([gated, state], -1))
-        return self.bend(joined) + self.straight(joined)
+        return torch.cat(seen, -1) * (1.0 + self.gate(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,21 @@ from torch import Tensor
 
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
-from corft_core.policy.actor import Observation, choose_chunk
+from corft_core.features import Features
+from corft_core.policy.actor import Observation
 from corft_core.policy.checkpoint import Bundle, load_checkpoint, move
+from corft_core.policy.selection import choose_chunk
 
 
 @dataclass(frozen=True)
 class ChunkPrediction:
     """`actions` float64 (B, H, A): absolute joint positions [rad] and gripper opening 0…1; step j is to be reached
-    (j + 1) / rate_hz after the observation. `value` float64 (B,): the critic's value, NaN without a critic."""
+    (j + 1) / rate_hz after the observation. `value` float64 (B,): the critic's value, NaN without a critic.
+    `steps` float64 (B,): how many steps of the chunk to execute, None or NaN = the caller's replan interval."""
 
     actions: NDArray[np.float64]
     value: NDArray[np.float64]
+    steps: NDArray[np.float64] | None = None
 
 
 class Policy:
@@ -36,12 +40,20 @@ class Policy:
         self._texts: dict[str, Tensor] = {}
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu", robot: Contract | None = None) -> Policy:
+    def load(cls, folder: Path | str, device: str = "cpu", robot: Features | None = None) -> Policy:
         """Read a checkpoint folder; `robot` (optional) must equal the contract it was trained with."""
         return cls(load_checkpoint(folder, robot), device)
 
     @property
+    def features(self) -> Features:
+        """What images, states and actions mean."""
+        return self.bundle.contract
+
+    @property
     def contract(self) -> Contract:
+        """The robot's contract. Raises CorftError when the policy belongs to a benchmark without a robot."""
+        if not isinstance(self.bundle.contract, Contract):
+            raise CorftError(f"policy {self.policy_id} was trained on a benchmark's states, it drives no robot.")
         return self.bundle.contract
 
     @property
@@ -51,7 +63,7 @@ class Policy:
 
     @property
     def rate_hz(self) -> int:
-        return self.bundle.contract.rate_hz
+        return self.features.rate_hz
 
     @property
     def policy_id(self) -> str:
@@ -72,8 +84,9 @@ class Policy:
     ) -> ChunkPrediction:
         """Predict a chunk for each of B observations.
 
-        Args: images per camera of the contract, uint8 (B, H, W, 3); state (B, S) in contract order; B instructions;
-        generator (CPU) for the stochastic head's noise, None for torch's global one.
+        Args: images per camera of the features (none: {}), uint8 (B, H, W, 3); state (B, S) in the order of
+        `features.state_names`; B instructions; generator (CPU) for the stochastic head's noise, None for torch's
+        global one.
         Raises CorftError when a camera is missing or a shape differs.
         """
         state = np.asarray(state, np.float64)
@@ -82,25 +95,28 @@ class Policy:
         encoded = torch.from_numpy(self.bundle.statistics.encode_state(state)).to(self.device)
         if generator is not None and generator.device != self.device:
             generator = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        chunk, value = choose_chunk(
-            self.bundle.actor, self.bundle.critic, Observation(tokens, text, encoded), self.samples, generator
+        selection = replace(self.bundle.config.selection, samples=self.samples)
+        choice = choose_chunk(
+            self.bundle.actor, self.bundle.critic, Observation(tokens, text, encoded), selection, generator
         )
-        actions = self.bundle.statistics.decode_actions(chunk.cpu().numpy(), state)
-        return ChunkPrediction(actions, value.double().cpu().numpy())
+        actions = self.bundle.statistics.decode_actions(choice.chunk.cpu().numpy(), state)
+        return ChunkPrediction(actions, choice.value.double().cpu().numpy(), choice.steps.double().cpu().numpy())
 
     def _stack(
         self, images: Mapping[str, NDArray[np.uint8]], state: NDArray, instructions: Sequence[str]
     ) -> Tensor:
-        names = [camera.name for camera in self.contract.cameras]
+        names = [camera.name for camera in self.features.cameras]
         if set(images) != set(names):
             raise CorftError(f"the policy sees the cameras {names}, got {sorted(images)}.")
-        count, width = len(instructions), len(self.contract.state_names)
+        count, width = len(instructions), len(self.features.state_names)
         if state.shape != (count, width):
             raise CorftError(f"state must be ({count}, {width}): one row per instruction, got {state.shape}.")
-        for camera in self.contract.cameras:
+        for camera in self.features.cameras:
             expected = (count, *camera.size, 3)
             if images[camera.name].shape != expected:
                 raise CorftError(f"images of {camera.name} must be {expected}, got {images[camera.name].shape}.")
+        if not names:
+            return torch.zeros((count, 0, 0, 0, 3), dtype=torch.uint8, device=self.device)
         return torch.from_numpy(np.stack([images[name] for name in names], 1)).to(self.device)
 
     def _encode(self, images: Tensor, instructions: list[str]) -> tuple[Tensor, Tensor]:

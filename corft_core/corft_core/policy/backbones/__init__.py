@@ -9,15 +9,15 @@ from .base import Backbone, BackboneError
 
 __all__ = ["BACKBONES", "Backbone", "BackboneError", "backbone_from_config", "make_backbone"]
 
-BACKBONES = ("effnet", "tiny", "hf:<folder or hub id>")
+BACKBONES = ("effnet", "tiny", "none", "hf:<folder or hub id>")
 
 
 def make_backbone(name: str, cameras: int = 2, image_size: Sequence[int] = (128, 128), **options: Any) -> Backbone:
     """Build the backbone called `name` for `cameras` images of `image_size` (height, width) pixels.
 
     Args:
-        name: "effnet" (default of the trainer), "tiny", or "hf:" followed by a folder or a hub id of any
-            transformers image-text model that a family in `hf_families.py` covers.
+        name: "effnet" (default of the trainer), "tiny", "none" (tasks without cameras), or "hf:" followed by a folder
+            or a hub id of any transformers image-text model that a family in `hf_families.py` covers.
         options: passed to the backbone's class; all of them know `trainable` ("none", "all", "last:n").
 
     Raises BackboneError for an unknown name or option, missing weights, or an image size that does not fit.
@@ -31,6 +31,10 @@ def make_backbone(name: str, cameras: int = 2, image_size: Sequence[int] = (128,
         from .tiny import TinyBackbone
 
         return _build(TinyBackbone, name, cameras=cameras, image_size=image_size, **options)
+    if kind == "none" and not source:
+        from .none import NoBackbone
+
+        return _build(NoBackbone, name, cameras=cameras, image_size=image_size, **options)
     if kind == "hf" and source:
         from .hf import HFBackbone
 

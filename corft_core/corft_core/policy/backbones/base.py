@@ -56,11 +56,15 @@ class Backbone(nn.Module, ABC):
     vision_shape: tuple[int, int]
     text_dim: int
     separable: bool = True
+    min_cameras: int = 1
 
     def __init__(self, cameras: int, image_size: Sequence[int], trainable: str) -> None:
         super().__init__()
-        if cameras < 1:
-            raise BackboneError(f"cameras={cameras}: a backbone needs at least one camera.")
+        if cameras < self.min_cameras:
+            raise BackboneError(
+                f"cameras={cameras}: this backbone needs at least one camera. For a task that is seen through its "
+                "state alone: --set policy.backbone=none"
+            )
         height, width = (int(size) for size in image_size)
         self.cameras = int(cameras)
         self.image_size = (height, width)
