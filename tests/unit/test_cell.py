@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corft_core.cell import Cell, TrajectoryRejected, make_scene
-from corft_core.cell import scene as layout
 from corft_core.cell.kinematics import TOOL_DOWN, ArmKinematics
 from corft_core.cell.model import ARM_JOINTS, HOME_RAD
+from corft_core.cell.tasks import cube_to_bin as layout
 from corft_core.errors import CorftError
 from corft_core.trajectory import JointPath
 
@@ -48,7 +48,7 @@ def carry_to_bin(cell, arm, name, offset=0.0):
 
 
 @settings(max_examples=100, deadline=None)
-@given(split=st.sampled_from(layout.SPLITS), number=numbers)
+@given(split=st.sampled_from(layout.TASK.splits), number=numbers)
 def test_a_scene_follows_from_its_id_and_lies_in_its_region(split, number):
     scene = make_scene(f"{split}/{number}")
     assert scene == make_scene(f"{split}/{number}")
@@ -86,7 +86,7 @@ def test_a_reset_places_everything_and_repeats_exactly(cell):
     assert np.array_equal(cell.render("front"), first)
     assert np.array_equal(cell.joint_positions, state)
     assert np.abs(state - HOME_RAD).max() < 0.05
-    for (x, y, _), name in zip(scene.cubes, layout.OBJECTS, strict=True):
+    for (x, y, _), name in zip(scene.cubes, layout.CUBES, strict=True):
         assert cell.objects()[name][0] == pytest.approx([x, y, layout.CUBE_HALF_M])
 
 
@@ -100,7 +100,7 @@ def test_the_target_in_the_bin_is_success_once_the_gripper_lets_go(cell, arm):
     assert cell.objects()[scene.target][0][2] > 0.05
     cell.command_gripper(0.04)
     cell.step(1.0)
-    assert cell.objects_in_bin() == {scene.target}
+    assert layout.cubes_in_bin(cell) == {scene.target}
     assert cell.success
 
 
@@ -110,7 +110,7 @@ def test_the_wrong_cube_in_the_bin_is_not_success(cell, arm):
     carry_to_bin(cell, arm, "red_cube")
     cell.command_gripper(0.04)
     cell.step(1.0)
-    assert cell.objects_in_bin() == {"red_cube"}
+    assert layout.cubes_in_bin(cell) == {"red_cube"}
     assert not cell.success
 
 

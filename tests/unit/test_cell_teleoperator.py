@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corft_core.cell import Cell, Habits, ImperfectOperator, demonstrate, make_scene
+from corft_core.cell import STEADY, Cell, Habits, ImperfectOperator, demonstrate, make_scene
 from corft_core.cell.kinematics import ArmKinematics
-from corft_core.cell.picture import STEADY, contact_sheet
+from corft_core.cell.picture import contact_sheet
+from corft_core.cell.tasks.cube_to_bin import cubes_in_bin
 from corft_core.contract import Contract
 
 CONTRACT = Contract.load(Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell/contract.yaml")
@@ -83,7 +84,7 @@ def test_the_wrong_instruction_gives_the_wrong_cube(cell, arm):
         cell.command_trajectory(path)
         cell.command_gripper(gripper_m)
         cell.step(0.1)
-    assert cell.objects_in_bin() == {"blue_cube"}
+    assert cubes_in_bin(cell) == {"blue_cube"}
     assert not cell.success
 
 

@@ -1,4 +1,4 @@
-"""The MuJoCo work cell: a Panda, two cubes, a bin, two cameras, and a scripted teleoperator with human faults.
+"""The MuJoCo work cell: a Panda, two cameras, a task's objects, and a scripted teleoperator with human faults.
 
 Names load on first use, so that scenes and controller work where MuJoCo is missing.
 """
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corft_core.cell.controller import JointTrajectoryController, TrajectoryRejected
     from corft_core.cell.demonstrations import demonstrate, record_episode
+    from corft_core.cell.habits import STEADY, Habits
     from corft_core.cell.scene import Scene, make_scene
     from corft_core.cell.simulation import Cell
-    from corft_core.cell.teleoperator import Habits, ImperfectOperator
+    from corft_core.cell.teleoperator import ImperfectOperator
 
-__all__ = ["Cell", "Habits", "ImperfectOperator", "JointTrajectoryController", "Scene", "TrajectoryRejected",
+__all__ = ["STEADY", "Cell", "Habits", "ImperfectOperator", "JointTrajectoryController", "Scene", "TrajectoryRejected",
            "demonstrate", "make_scene", "record_episode"]
 
-_HOMES = {"Cell": "simulation", "Habits": "teleoperator", "ImperfectOperator": "teleoperator",
+_HOMES = {"Cell": "simulation", "STEADY": "habits", "Habits": "habits", "ImperfectOperator": "teleoperator",
           "JointTrajectoryController": "controller", "TrajectoryRejected": "controller", "Scene": "scene",
           "make_scene": "scene", "demonstrate": "demonstrations", "record_episode": "demonstrations"}
 

@@ -13,30 +13,35 @@ from corft_core.cell.teleoperator import Habits, ImperfectOperator
 from corft_core.contract import Contract
 from corft_core.data.episode import Episode
 
-TIME_LIMIT_S = 40.0
-
 
 def demonstrate(contract: Contract, scene_ids: Iterable[str], seed: int = 0, *, habits: Habits | None = None,
-                time_limit_s: float = TIME_LIMIT_S) -> Iterator[Episode]:
+                time_limit_s: float | None = None) -> Iterator[Episode]:
     """Yield an episode a scene, failures included (``success`` tells); an equal seed gives equal episodes.
 
     At tick t the operator sees the cell and commands; that command, reached at t + one step, is the tick's action.
-    The episode ends with the tick whose command led to success, or at ``time_limit_s``.
+    The episode ends with the tick whose command led to success, or at ``time_limit_s``. Habits and limit are the
+    task's unless given.
     """
     sizes = {camera.size for camera in contract.cameras}
-    cell = Cell(image_size=next(iter(sizes)), home_rad=contract.robot.home_rad)
     kinematics = ArmKinematics(contract.robot.home_rad)
+    cell: Cell | None = None
     try:
         for number, scene_id in enumerate(scene_ids):
-            operator = ImperfectOperator(seed * 1_000_003 + number, rate_hz=contract.rate_hz, habits=habits,
-                                         kinematics=kinematics)
-            yield record_episode(contract, cell, operator, scene_id, time_limit_s)
+            task = make_scene(scene_id).task
+            if cell is None or cell.task.name != task:
+                if cell is not None:
+                    cell.close()
+                cell = Cell(image_size=next(iter(sizes)), home_rad=contract.robot.home_rad, task=task)
+            operator = ImperfectOperator(seed * 1_000_003 + number, rate_hz=contract.rate_hz,
+                                         habits=habits or cell.task.habits, kinematics=kinematics)
+            yield record_episode(contract, cell, operator, scene_id, time_limit_s or cell.task.time_limit_s)
     finally:
-        cell.close()
+        if cell is not None:
+            cell.close()
 
 
 def record_episode(contract: Contract, cell: Cell, operator: ImperfectOperator, scene_id: str,
-                   time_limit_s: float = TIME_LIMIT_S) -> Episode:
+                   time_limit_s: float) -> Episode:
     """Reset ``cell`` to a scene, let ``operator`` do it, and return what the contract records of it."""
     scene = make_scene(scene_id)
     cell.reset(scene)

@@ -16,6 +16,15 @@ _DAMPING = 0.02
 _POSTURE_PULL = 0.1
 
 
+def tool_orientation(yaw_rad: float, pitch_rad: float = 0.0) -> Array:
+    """Rotation (3, 3) of a tool that points down, leant forward by ``pitch_rad`` (π/2: it points along x), and then
+    turned by ``yaw_rad`` about z."""
+    cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
+    turned = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    cos, sin = np.cos(pitch_rad), np.sin(pitch_rad)
+    return turned @ np.array([[cos, 0.0, -sin], [0.0, 1.0, 0.0], [sin, 0.0, cos]]) @ TOOL_DOWN
+
+
 class ArmKinematics:
     """Forward and inverse kinematics of the arm's tool frame in the base frame."""
 
@@ -37,13 +46,13 @@ class ArmKinematics:
         self._place(joints_rad)
         return self._data.xmat[self._body].reshape(3, 3).copy()
 
-    def solve(self, position_m: Array, yaw_rad: float, seed_rad: Array, iterations: int = 4) -> Array:
-        """Joints (7,) [rad] that put the tool at ``position_m`` pointing down, turned by ``yaw_rad`` about z.
+    def solve(self, position_m: Array, yaw_rad: float, seed_rad: Array, iterations: int = 4, *,
+              pitch_rad: float = 0.0) -> Array:
+        """Joints (7,) [rad] that put the tool at ``position_m`` with :func:`tool_orientation`.
 
         Starts at ``seed_rad``, pulled towards the home posture in the null space. Returns the nearest it finds.
         """
-        cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
-        wanted = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ TOOL_DOWN
+        wanted = tool_orientation(yaw_rad, pitch_rad)
         joints = np.array(seed_rad, dtype=np.float64)
         error = np.zeros(6)
         for _ in range(iterations):

@@ -1,4 +1,4 @@
-"""The cell as a MuJoCo model: the Panda's URDF, compiled as it is, plus table, cubes, bin, lamps and cameras.
+"""The cell as a MuJoCo model: the Panda's URDF, compiled as it is, plus table, lamps, cameras and a task's objects.
 
 The URDF is the one that planning reads, from the wheel ``example-robot-data`` (Apache-2.0). Lengths in m, base
 frame = world frame = ``panda_link0``.
@@ -6,6 +6,7 @@ frame = world frame = ``panda_link0``.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import math
 import xml.etree.ElementTree as ElementTree
@@ -15,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from corft_core.cell import scene as layout
+from corft_core.cell import shapes
 from corft_core.cell.backend import mujoco
+from corft_core.cell.scene import DEFAULT_TASK
+from corft_core.cell.tasks import get_task
 from corft_core.errors import CorftError
 
 ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
@@ -31,9 +34,6 @@ ARM_FORCE = np.array([87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0])
 
 _WHITE, _DARK = (0.93, 0.94, 0.95, 1.0), (0.20, 0.22, 0.25, 1.0)
 _TABLE, _FLOOR = (0.80, 0.72, 0.60, 1.0), (0.33, 0.37, 0.42, 1.0)
-_RED, _BLUE, _BIN = (0.84, 0.14, 0.12, 1.0), (0.10, 0.30, 0.85, 1.0), (0.98, 0.78, 0.22, 1.0)
-# Contact bits: the robot touches the surroundings, not itself (the planner's job is to keep it from that).
-_ROBOT_BIT, _WORLD_BIT = 2, 1
 
 
 @cache
@@ -63,13 +63,18 @@ def robot_spec() -> Any:
     return mujoco.MjSpec.from_string(ElementTree.tostring(root, encoding="unicode"), assets=meshes)
 
 
-def cell_model() -> Any:
-    """Compile the whole cell to a ``mujoco.MjModel``."""
+def cell_model(task: str = DEFAULT_TASK) -> Any:
+    """A ``mujoco.MjModel`` of the whole cell with a task's objects, the caller's own to change."""
+    return copy.deepcopy(_compiled(task))
+
+
+@cache
+def _compiled(task: str) -> Any:
     spec = robot_spec()
     _physics(spec)
     _robot(spec)
     _surroundings(spec)
-    _cubes(spec)
+    get_task(task).add_objects(spec)
     _lamps_and_cameras(spec)
     model = spec.compile()
     # What costs frame rate here is anti-aliasing, shadows and finely divided boxes, not the number of pixels.
@@ -101,7 +106,7 @@ def _robot(spec: Any) -> None:
     for geom in spec.geoms:
         link = geom.name.rsplit("_", 1)[0]
         finger = "finger" in link
-        geom.contype, geom.conaffinity = _ROBOT_BIT, _WORLD_BIT
+        geom.contype, geom.conaffinity = shapes.ROBOT_BIT, shapes.WORLD_BIT
         geom.rgba = _DARK if finger or link in ("panda_hand", "panda_link0") else _WHITE
         if finger:
             geom.friction = [1.5, 0.02, 0.0005]
@@ -134,39 +139,15 @@ def _servo(spec: Any, joint: str, stiffness: float, damping: float, force: float
     actuator.forcerange = [-force, force]
 
 
-def _box(body: Any, name: str, size: Any, position: Any, rgba: Any, **options: Any) -> Any:
-    geom = body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_BOX, size=size, pos=position, rgba=rgba,
-                         contype=_WORLD_BIT, conaffinity=_WORLD_BIT | _ROBOT_BIT)
-    for key, value in options.items():
-        setattr(geom, key, value)
-    return geom
-
-
 def _surroundings(spec: Any) -> None:
     world = spec.worldbody
     spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=64, height=384,
                      builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT, rgb1=[1, 1, 1], rgb2=[1, 1, 1])
-    _box(world, "table", [0.45, 0.5, 0.02], [0.35, 0.02, -0.02], _TABLE, friction=[0.8, 0.01, 0.0005])
+    shapes.box(world, "table", [0.45, 0.5, 0.02], [0.35, 0.02, -0.02], _TABLE, friction=[0.8, 0.01, 0.0005])
     world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[4, 4, 0.1], pos=[0, 0, -0.75], rgba=_FLOOR,
                    contype=0, conaffinity=0)
     for i, (x, y) in enumerate([(-0.05, -0.43), (-0.05, 0.47), (0.75, -0.43), (0.75, 0.47)]):
-        _box(world, f"table_leg_{i}", [0.025, 0.025, 0.355], [x, y, -0.395], _DARK, contype=0, conaffinity=0)
-    half, wall, height = layout.BIN_INNER_HALF_M, layout.BIN_WALL_THICKNESS_M / 2, layout.BIN_WALL_HEIGHT_M / 2
-    tray = world.add_body(name="bin", pos=[*layout.BIN_CENTRE_M, 0.0])
-    inside = (*(0.72 * value for value in _BIN[:3]), 1.0)
-    _box(tray, "bin_floor", [half, half, layout.BIN_FLOOR_M / 2], [0, 0, layout.BIN_FLOOR_M / 2], inside)
-    for i, (x, y) in enumerate([(1, 0), (-1, 0), (0, 1), (0, -1)]):
-        size = [wall, half + 2 * wall, height] if x else [half, wall, height]
-        _box(tray, f"bin_wall_{i}", size, [x * (half + wall), y * (half + wall), height], _BIN)
-
-
-def _cubes(spec: Any) -> None:
-    half = layout.CUBE_HALF_M
-    for name, rgba in zip(layout.OBJECTS, (_RED, _BLUE), strict=True):
-        body = spec.worldbody.add_body(name=name, pos=[0.5, 0.0, half])
-        body.add_freejoint(name=name)
-        _box(body, name, [half, half, half], [0, 0, 0], rgba, mass=0.05, condim=4, friction=[1.0, 0.01, 0.0005],
-             solref=[0.006, 1.0])
+        shapes.box(world, f"table_leg_{i}", [0.025, 0.025, 0.355], [x, y, -0.395], _DARK, contype=0, conaffinity=0)
 
 
 def _lamps_and_cameras(spec: Any) -> None:

@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from corft_core.cell.habits import STEADY
 from corft_core.cell.scene import make_scene
 from corft_core.cell.simulation import Cell
-from corft_core.cell.teleoperator import Habits, ImperfectOperator
+from corft_core.cell.teleoperator import ImperfectOperator
 from corft_core.data.episode import Episode
 from corft_core.files import write_bytes
 
 Picture = NDArray[np.uint8]
-
-STEADY = Habits(speed=(1.0, 1.0), pause=0.0, detour=0.0, aim_error=0.0, miss=0.0, late=0.0, noise_m=(0.0, 0.0))
-
 
 def contact_sheet(episode: Episode, columns: int = 8) -> Picture:
     """An episode's images at equal intervals, one row a camera: uint8 (cameras·H, columns·W, 3)."""

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corft_core.cell import model as cell_model
-from corft_core.cell import scene as layout
 from corft_core.cell.backend import make_renderer, mujoco
 from corft_core.cell.controller import JointTrajectoryController
-from corft_core.cell.scene import Scene
+from corft_core.cell.scene import DEFAULT_TASK, Scene
+from corft_core.cell.tasks import get_task
 from corft_core.errors import CorftError
 from corft_core.trajectory import JointPath
 
@@ -22,20 +22,20 @@ CAMERAS = ("front", "wrist", "overview")
 OPEN_M = 0.04
 FINGER_SPEED_M_S = 0.15
 CONTROLLER_PERIOD_S = 0.005
-# The cube rests when it is slower than this, and the gripper is open when a finger is further out than that.
-REST_M_S, RELEASED_M = 0.03, 0.028
 
 
 class Cell:
-    """A Panda on a table with two cubes and a bin. Positions in the base frame (= ``panda_link0``), m and rad.
+    """A Panda on a table with a task's objects. Positions in the base frame (= ``panda_link0``), m and rad.
 
-    ``image_size``: (height, width) of rendered images. Time starts at 0 with every reset. Not safe for threads.
+    ``image_size``: (height, width) of rendered images. ``task``: one of ``tasks.TASKS``. Time starts at 0 with every
+    reset. Not safe for threads.
     """
 
     def __init__(self, image_size: tuple[int, int] = (128, 128),
-                 home_rad: tuple[float, ...] = cell_model.HOME_RAD) -> None:
+                 home_rad: tuple[float, ...] = cell_model.HOME_RAD, task: str = DEFAULT_TASK) -> None:
         self.image_size = image_size
-        self._model = cell_model.cell_model()
+        self.task = get_task(task)
+        self._model = cell_model.cell_model(task)
         self._data = mujoco.MjData(self._model)
         self._renderers: dict[tuple[int, int], Any] = {}
         # A renderer that lives until the interpreter is torn down complains about its lost display.
@@ -48,22 +48,28 @@ class Cell:
         self.controller = JointTrajectoryController(cell_model.ARM_JOINTS, self._home)
         self.scene: Scene | None = None
         self._gripper_target_m = self._gripper_setpoint_m = OPEN_M
+        self._achieved_since_s: float | None = None
 
     def reset(self, scene: Scene) -> None:
-        """Put cubes, arm and gripper where the scene says, at rest, at time 0."""
+        """Put objects, arm and gripper where the scene says, at rest, at time 0."""
+        if scene.task != self.task.name:
+            raise CorftError(f"scene {scene.scene_id} belongs to the task {scene.task}, this cell is set up for "
+                             f"{self.task.name}")
         data = self._data
         mujoco.mj_resetData(self._model, data)
         arm = self._home + np.asarray(scene.joint_noise_rad)
         data.qpos[self._arm], data.qpos[self._fingers] = arm, OPEN_M
-        for name, (x, y, yaw) in zip(layout.OBJECTS, scene.cubes, strict=True):
+        for name, (x, y, yaw) in scene.places:
             start = self._model.joint(name).qposadr[0]
-            data.qpos[start:start + 7] = [x, y, layout.CUBE_HALF_M, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+            height = self._model.qpos0[start + 2]
+            data.qpos[start:start + 7] = [x, y, height, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
         self._model.light_diffuse[:] = self._lights * scene.light
         self.controller = JointTrajectoryController(cell_model.ARM_JOINTS, arm)
         self._gripper_target_m = self._gripper_setpoint_m = OPEN_M
         self._actuate()
         mujoco.mj_forward(self._model, data)
         self.scene = scene
+        self._achieved_since_s = None
 
     @property
     def time_s(self) -> float:
@@ -114,6 +120,10 @@ class Cell:
         for _ in range(max(1, round(duration_s / CONTROLLER_PERIOD_S))):
             self._actuate()
             mujoco.mj_step(self._model, self._data, nstep=substeps)
+        if not self.task.achieved(self):
+            self._achieved_since_s = None
+        elif self._achieved_since_s is None:
+            self._achieved_since_s = self.time_s
 
     def render(self, camera: str, size: tuple[int, int] | None = None, *, shadows: bool = False) -> NDArray[np.uint8]:
         """RGB image (H, W, 3) of camera ``front``, ``wrist`` or ``overview`` (a bystander's, for reports).
@@ -139,22 +149,39 @@ class Cell:
 
     @property
     def success(self) -> bool:
-        """The target cube, and only it, rests in the bin and the gripper has let go of it."""
-        if self.scene is None or self.finger_position_m < RELEASED_M or self._gripper_target_m < RELEASED_M:
-            return False
-        if self.objects_in_bin() != {self.scene.target}:
-            return False
-        start = self._model.joint(self.scene.target).dofadr[0]
-        return bool(np.linalg.norm(self._data.qvel[start:start + 3]) < REST_M_S)
+        """Whether the task's goal is reached, and has been for as long as it asks."""
+        since = self._achieved_since_s
+        return since is not None and self.time_s - since >= self.task.hold_s - 1e-9
 
-    def objects_in_bin(self) -> set[str]:
-        """Names of the cubes inside the bin."""
-        return {name for name in layout.OBJECTS if layout.in_bin(self._data.body(name).xpos)}
+    @property
+    def gripper_target_m(self) -> float:
+        """Finger position of the last command."""
+        return self._gripper_target_m
+
+    def position_m(self, body: str) -> Array:
+        """Position (3,) of a body's origin."""
+        return self._data.body(body).xpos.copy()
+
+    def speed_m_s(self, body: str) -> float:
+        """Speed of a free body's origin."""
+        start = self._model.joint(body).dofadr[0]
+        return float(np.linalg.norm(self._data.qvel[start:start + 3]))
+
+    def risen_m(self, body: str) -> float:
+        """How much higher a free body's origin is than at rest on the table."""
+        return float(self._data.body(body).xpos[2] - self._model.qpos0[self._model.joint(body).qposadr[0] + 2])
+
+    def touching(self, body: str) -> set[str]:
+        """Names of the bodies that a body touches; the table is ``world``."""
+        number = self._model.body(body).id
+        pairs = self._model.geom_bodyid[self._data.contact.geom[:self._data.ncon]]  # (contacts, 2)
+        return {self._model.body(other).name for other in
+                {*pairs[pairs[:, 0] == number, 1].tolist(), *pairs[pairs[:, 1] == number, 0].tolist()}}
 
     def objects(self) -> dict[str, tuple[Array, Array]]:
-        """Name → position (3,) [m] and quaternion (4,) x, y, z, w of both cubes and the bin, in the base frame."""
+        """Name → position (3,) [m] and quaternion (4,) x, y, z, w of the task's bodies, in the base frame."""
         return {name: (self._data.body(name).xpos.copy(), self._data.body(name).xquat[[1, 2, 3, 0]])
-                for name in (*layout.OBJECTS, "bin")}
+                for name in self.task.bodies}
 
     def close(self) -> None:
         """Free the renderers; the cell can still step."""
@@ -169,7 +196,7 @@ class Cell:
         self._data.ctrl[7:9] = self._gripper_setpoint_m
 
     def _addresses(self, joints: tuple[str, ...]) -> NDArray[np.intp]:
-        # All joints before the cubes have one coordinate, so positions and velocities share addresses.
+        # All joints before the objects have one coordinate, so positions and velocities share addresses.
         return np.array([self._model.joint(name).qposadr[0] for name in joints])
 
 
