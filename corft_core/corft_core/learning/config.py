@@ -11,7 +11,7 @@ from corft_core.policy.config import PolicyConfig
 from corft_core.policy.options import ConfigError, option, section
 
 DETERMINISTIC = ("paper", "anchored", "weighted_anchor")
-EXTRACTIONS = ("best_of_n", "awr", *DETERMINISTIC)
+EXTRACTIONS = ("best_of_n", "awr", "imitation", *DETERMINISTIC)
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,15 @@ class SFTConfig:
     ema: float = option(0.995, "decay of the averaged weights that are kept, 0 = the last ones [ours]", 0.0, 0.99999)
     clip_norm: float = option(1.0, "largest gradient norm [ours]", 0.0, 1e6)
     successes_only: bool = option(True, "imitate successful episodes only; stage 2 uses all")
+    filter: str = option(
+        "none", "leave out steps that command nothing, or all but the fastest episodes; stage 2 uses all [study]",
+        choices=("none", "no_ops", "fastest"),
+    )
+    no_op_motion: float = option(
+        0.002, "a step that moves no joint's command further does nothing; rad [ours]", 0.0, 10.0
+    )
+    no_op_opening: float = option(0.01, "the same for the gripper's command, opening 0…1 [ours]", 0.0, 1.0)
+    keep_share: float = option(0.33, "share of the episodes that filter = fastest keeps [study]", 0.0, 1.0)
     keyframe_weight: float = option(1.0, "weight of the auxiliary keyframe error, 0 = off [ours]", 0.0, 1000.0)
     token_noise: float = option(0.5, "noise on standardised vision tokens [ours]", 0.0, 10.0)
     state_noise: float = option(0.05, "noise on the normalised state [ours]", 0.0, 10.0)
@@ -47,27 +56,64 @@ class CoRFTConfig:
     targets: str = option(
         "per_prefix", "G_i per prefix, or the paper's note: one G_h for all [paper]", choices=("per_prefix", "shared")
     )
-    refresh: int = option(50, "critic steps between refreshes of the tabulated targets [study: 25]", 1, 1_000_000)
+    target_source: str = option(
+        "table", "state values in a table of all recorded states, or by EMA networks in every step [study; paper]",
+        choices=("table", "network"),
+    )
+    refresh: int = option(50, "critic steps between refreshes of the tabulated values [study: 25]", 1, 1_000_000)
+    tau: float = option(0.005, "step of the EMA target networks [paper's neighbours: .005]", 0.0, 1.0)
+    clip_targets: bool = option(True, "clip state values in targets to the feasible range [study]")
+    target_noise: float = option(0.0, "noise on the policy's chunk in targets, normalised units [TD3: .2]", 0.0, 10.0)
+    target_noise_clip: float = option(0.5, "largest such noise [TD3]", 0.0, 10.0)
+    value: str = option(
+        "td", "state value: the policy's Q; an expectile of the data's Q (IQL); or returns alone [paper: td]",
+        choices=("td", "iql", "mc"),
+    )
+    expectile: float = option(0.7, "expectile of value = iql [IQL: .7, .9]", 0.5, 0.999)
     policy_samples: int = option(4, "policy chunks per state in targets and conservative term [study: 1]", 1, 64)
     bootstrap: str = option(
-        "mean", "state value: mean over the policy's chunks or the best of them [study: mean]", choices=("mean", "max")
+        "mean", "the policy's Q: mean over its chunks, or the best of them as in Q-chunking [study: mean]",
+        choices=("mean", "max"),
     )
-    alpha: float = option(0.1, "weight of the calibrated conservative term, values in [0, 1] [study]", 0.0, 1e6)
+    alpha: float = option(0.1, "weight of the conservative term, values in [0, 1] [study]", 0.0, 1e6)
     calibrated: bool = option(True, "bound policy values below by the demonstration's return (Cal-QL) [paper]")
     conservative: str = option(
         "mean", "mean over policy chunks, or log-sum-exp with random chunks as in Cal-QL's code [paper]",
         choices=("mean", "logsumexp"),
     )
+    bound: str = option(
+        "policy", "the calibrated bound holds for policy chunks, or for random ones too [Cal-QL: policy]",
+        choices=("policy", "all"),
+    )
+    random_samples: int = option(4, "random chunks in the log-sum-exp form [Cal-QL: as many as policy's]", 0, 64)
     policy_noise: float = option(0.2, "noise on a deterministic chunk in the conservative term [study]", 0.0, 10.0)
     train_encoder: bool = option(False, "train the critic's observation encoder (else it stays the stage-1 encoder)")
     extraction: str = option(
-        "awr", "how the policy improves; best-of-N ranking follows whenever the head is stochastic [study]",
-        choices=EXTRACTIONS,
+        "awr", "how the policy improves (imitation: it does not, the equal-steps control); best-of-N ranking follows "
+        "whenever the head is stochastic [study]", choices=EXTRACTIONS,
     )
     actor_steps: int = option(1000, "actor updates [study]", 0, 10_000_000)
+    policy_delay: int = option(
+        0, "critic steps per actor update after the warm-up, in place of actor_steps; 0 = actor_steps spread evenly "
+        "[TD3: 2]", 0, 1000,
+    )
     actor_lr: float = option(3e-4, "actor learning rate, cosine to 0 [study]", 0.0, 1.0)
+    advantage: str = option(
+        "critic", "weights of awr: prefix critic against the policy (value = iql: against V), or return minus V "
+        "without an action critic: G_h where value = td or iql, the Monte-Carlo return where mc [study]",
+        choices=("critic", "value"),
+    )
     temperature: float = option(3.0, "advantage weights exp(clip(T · A / std A, −6, 3)) [study: 3]", 0.0, 100.0)
-    q_weight: float = option(0.1, "weight of −Q / mean |Q| beside the imitation anchor [study]", 0.0, 1000.0)
+    q_weight: float = option(
+        0.1, "weight of −Q / mean |Q| beside the imitation anchor [study; TD3+BC: 2.5]", 0.0, 1000.0
+    )
+
+    def __post_init__(self) -> None:
+        if self.advantage == "value" and self.extraction != "awr":
+            raise ConfigError(
+                f"co_rft.advantage = value trains no action critic, which co_rft.extraction = {self.extraction} needs: "
+                "choose awr."
+            )
 
 
 @dataclass(frozen=True)

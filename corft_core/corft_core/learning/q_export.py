@@ -16,17 +16,21 @@ MAX_POINTS = 2000
 def export_q_vs_return(path: Path, stage: CoRFTStage, table: ChunkTable, trained: np.ndarray) -> None:
     """Write per prefix: correlation and mean error over all frames, and the points of every k-th frame.
 
-    Keys: gamma, prefix (= H), correlation [H], bias [H]; for P points mc_return [P], q [P][H],
-    episode [P], trained [P].
+    Keys: gamma, prefix (number of prefixes P), lengths [P] (their steps), correlation [P], bias [P]; for M points
+    mc_return [M], q [M][P], episode [M], trained [M]. Nothing is written where no action critic was trained.
     """
+    if stage.run_time_critic is None:
+        return
     q = stage.table_values(stage.frames.samples.actions[:, None])[:, :, 0].amin(0).cpu().numpy()
     realised = table.mc_return
+    lengths = stage.run_time_critic.values.lengths
     rows = np.arange(0, len(table), -(-len(table) // MAX_POINTS))
     write_json(path, {
         "gamma": table.gamma,
-        "prefix": table.horizon,
-        "correlation": [_correlation(q[:, i], realised) for i in range(table.horizon)],
-        "bias": [round(float(np.mean(q[:, i] - realised)), 5) for i in range(table.horizon)],
+        "prefix": len(lengths),
+        "lengths": list(lengths),
+        "correlation": [_correlation(q[:, i], realised) for i in range(len(lengths))],
+        "bias": [round(float(np.mean(q[:, i] - realised)), 5) for i in range(len(lengths))],
         "mc_return": np.round(realised[rows], 4).tolist(),
         "q": [[round(float(x), 4) for x in row] for row in q[rows]],
         "episode": table.episode[rows].tolist(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from corft_core.policy.options import option, section
+from corft_core.policy.options import ConfigError, option, section
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,15 @@ class CriticConfig:
     width: int = option(48, "units per prefix (masked_mlp) or token width (transformer) [study: 32]", 4, 1024)
     layers: int = option(2, "hidden layers [study, paper]", 1, 12)
     heads: int = option(4, "attention heads of the transformer [study]", 1, 32)
+    horizon: int = option(
+        0, "actions the critic reads: 0 = the whole chunk, 1 = the first one (1-step TD) [ours]", 0, 200
+    )
+    prefixes: bool = option(True, "value every prefix; false = only the whole chunk (Q-chunking) [paper]")
+    head: str = option(
+        "scalar", "plain value, or probabilities over atoms of the feasible range (HL-Gauss, C51) [paper: scalar]",
+        choices=("scalar", "hl_gauss", "c51"),
+    )
+    atoms: int = option(51, "atoms of a distributional head [C51: 51]", 11, 1001)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class SelectionConfig:
 
     samples: int = option(16, "chunks drawn and ranked; 1 = no ranking [study]", 1, 1024)
     rank: str = option("last", "rank by the whole chunk's Q or the mean over prefixes", choices=("last", "mean"))
+    gradient_steps: int = option(0, "steps of the chosen chunk along the critic's gradient [study: 5]", 0, 100)
+    gradient_step_size: float = option(0.1, "size of such a step, RMS in normalised units [study]", 0.0, 10.0)
+    adaptive: bool = option(
+        False, "execute the longest prefix that every critic puts above the mean of the drawn chunks [ours]"
+    )
 
 
 @dataclass(frozen=True)
@@ -66,3 +80,10 @@ class PolicyConfig:
     head: HeadConfig = section(HeadConfig, "action expert")  # noqa: RUF009
     critic: CriticConfig = section(CriticConfig, "critic expert")  # noqa: RUF009
     selection: SelectionConfig = section(SelectionConfig, "chunk selection at run time")  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        if self.critic.horizon > self.horizon:
+            raise ConfigError(
+                f"policy.critic.horizon = {self.critic.horizon}: the critic cannot read more actions than "
+                f"policy.horizon = {self.horizon}."
+            )
