@@ -73,6 +73,7 @@ class Suite(Protocol):
                     failures: bool = False) -> list[Episode]:
         """``count`` demonstrations, successful ones only; an equal seed gives equal episodes.
 
+        Fewer are the first of more: ``demonstrate(t, 30, s)`` equals ``demonstrate(t, 100, s)[:30]``.
         ``start``: "random" or "fixed" start positions. ``failures`` keeps whatever happened, with more faults.
         """
         ...
@@ -83,4 +84,8 @@ class Suite(Protocol):
 
     def scene_ids(self, task: str, split: str, count: int, first: int = 0) -> list[str]:
         """Ids of ``count`` scenes of a split, from number ``first`` on."""
+        ...
+
+    def unseen_kind(self, scene_id: str) -> str:
+        """Of a scene of split "ood": "surrounded" by demonstrated positions, or "beyond" them; else empty."""
         ...

@@ -1,15 +1,16 @@
 """Closed-loop trials of a policy in simulated worlds, several at a time, without ROS.
 
 The policy sees what it would see through the graph: camera images and state at the contract's rate. It replans every
-``replan_steps`` steps of its chunk (receding horizon).
+``replan_steps`` steps of its chunk (receding horizon), unless it says itself how much of a chunk to execute.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ class CellEnvironment:
 
 @dataclass
 class _Trial:
-    """A running trial and what is known of it so far."""
+    """A running trial and what is known of it so far. ``ahead`` (n, A): actions before the next chunk is due."""
 
     environment: Environment
     scene_id: str
@@ -82,6 +83,7 @@ class _Trial:
     chunks: int = 0
     success: bool = False
     steps: int = 0
+    ahead: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 def run_trials(policy: Policy, environments: Sequence[Any], scene_ids: Sequence[str], horizon_steps: int, *,
@@ -113,25 +115,32 @@ def _begin(environment: Environment, scene_id: str) -> _Trial:
 def _run_group(policy: Policy, trials: list[_Trial], horizon_steps: int, replan_steps: int, generator: Any,
                on_step: Callable[[Any], None]) -> None:
     running = list(trials)
-    chunks: dict[int, NDArray[np.float64]] = {}
-    for step in range(horizon_steps):
-        if step % replan_steps == 0:
-            seen = [trial.environment.observe() for trial in running]
-            images = {name: np.stack([pictures[name] for pictures, _ in seen]) for name in seen[0][0]}
-            state = np.stack([vector for _, vector in seen])
-            words = [trial.environment.instruction for trial in running]
-            for trial, chunk in zip(running, policy.act(images, state, words, generator).actions, strict=True):
-                trial.environment.start_chunk(chunk)
-                trial.chunks += 1
-                chunks[id(trial)] = chunk
+    for _ in range(horizon_steps):
+        _plan(policy, [trial for trial in running if not len(trial.ahead)], replan_steps, generator)
         for trial in running:
-            trial.environment.step(chunks[id(trial)][step % replan_steps])
-            trial.steps = step + 1
+            trial.environment.step(trial.ahead[0])
+            trial.ahead = trial.ahead[1:]
+            trial.steps += 1
             trial.success = bool(trial.environment.success)
             on_step(trial.environment)
         running = [trial for trial in running if not trial.success]
         if not running:
             return
+
+
+def _plan(policy: Policy, trials: list[_Trial], replan_steps: int, generator: Any) -> None:
+    """Give each trial a new chunk, and as much of it to execute as the policy says, or else ``replan_steps``."""
+    if not trials:
+        return
+    seen = [trial.environment.observe() for trial in trials]
+    images = {name: np.stack([pictures[name] for pictures, _ in seen]) for name in seen[0][0]}
+    state = np.stack([vector for _, vector in seen])
+    prediction = policy.act(images, state, [trial.environment.instruction for trial in trials], generator)
+    for number, (trial, chunk) in enumerate(zip(trials, prediction.actions, strict=True)):
+        wanted = math.nan if prediction.steps is None else float(prediction.steps[number])
+        trial.environment.start_chunk(chunk)
+        trial.ahead = chunk[:replan_steps if math.isnan(wanted) else round(wanted)]
+        trial.chunks += 1
 
 
 def _task(checkpoint: str, scenes: list[str], horizon_s: float, replan_steps: int, seed: int) -> list[EpisodeResult]:
