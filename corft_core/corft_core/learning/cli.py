@@ -43,14 +43,14 @@ def read_settings(config: Path | None, assignments: Sequence[str], backbone: str
 
 def start_run(
     dataset: Path, folder: Path, config: Path | None, assignments: Sequence[str], backbone: str | None, device: str,
-    quiet: bool,
+    quiet: bool, init: Path | None = None,
 ) -> Path:
-    """Open the data set and train into a new folder."""
+    """Open the data set and train into a new folder, from the finished parts of the run `init` where one is given."""
     settings = read_settings(config, assignments, backbone)
     data = EpisodeDataset.open(dataset)
     _check_device(device)
     _announce(data, settings)
-    return train(data, folder, settings, dataset_path=dataset, device=device, quiet=quiet)
+    return train(data, folder, settings, dataset_path=dataset, init=init, device=device, quiet=quiet)
 
 
 def resume_run(folder: Path, device: str, quiet: bool) -> Path:

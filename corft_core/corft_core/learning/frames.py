@@ -28,6 +28,10 @@ class Samples:
     """(N, H, A) normalised."""
     valid: Tensor
     """(N, H)."""
+    imitation_actions: Tensor
+    """(N, H, A) normalised chunks that imitation learns: `actions`, or those of a filter that skips pauses."""
+    imitation_valid: Tensor
+    """(N, H)."""
     keyframe: Tensor
     """(N, S − 1) motion of the state up to the next change of the gripper command, see `keyframes`."""
     text_index: Tensor
@@ -36,15 +40,26 @@ class Samples:
     """Distinct instructions."""
 
     @classmethod
-    def build(cls, dataset: Any, table: ChunkTable, statistics: Statistics, device: torch.device) -> Samples:
-        """From a data set with .state, .instructions (per episode) and its chunk table."""
+    def build(
+        cls, dataset: Any, table: ChunkTable, statistics: Statistics, device: torch.device,
+        imitation_action: np.ndarray | None = None, imitation_valid: np.ndarray | None = None,
+    ) -> Samples:
+        """From a data set with .state, .instructions (per episode), its chunk table and chunks to imitate instead."""
         state = np.asarray(dataset.state, np.float64)
         distinct = tuple(sorted(set(dataset.instructions)))
         by_episode = np.array([distinct.index(text) for text in dataset.instructions])
+        actions = torch.from_numpy(statistics.encode_actions(table.action, state)).to(device)
+        valid = torch.from_numpy(table.valid).to(device)
+        imitated, imitated_valid = actions, valid
+        if imitation_action is not None and imitation_action is not table.action:
+            imitated = torch.from_numpy(statistics.encode_actions(imitation_action, state)).to(device)
+            imitated_valid = torch.from_numpy(imitation_valid).to(device)
         return cls(
             state=torch.from_numpy(statistics.encode_state(state)).to(device),
-            actions=torch.from_numpy(statistics.encode_actions(table.action, state)).to(device),
-            valid=torch.from_numpy(table.valid).to(device),
+            actions=actions,
+            valid=valid,
+            imitation_actions=imitated,
+            imitation_valid=imitated_valid,
             keyframe=torch.from_numpy(keyframes(state, table, statistics)).to(device),
             text_index=torch.from_numpy(by_episode[table.episode]).to(device),
             instructions=distinct,

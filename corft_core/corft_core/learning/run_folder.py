@@ -1,4 +1,7 @@
-"""A run's folder: config.json, metrics.jsonl, checkpoints/, resume/. Saves are atomic."""
+"""A run's folder: config.json, metrics.jsonl, checkpoints/, critic.safetensors, resume/.
+
+Saves are atomic; under torchrun only the main process writes.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from corft_core.errors import CorftError
-from corft_core.files import atomic_folder, write_json, write_text
+from corft_core.files import atomic_folder, write_bytes, write_json, write_text
+from corft_core.learning import processes
 from corft_core.learning.config import TrainConfig
 from corft_core.policy.options import parse
 
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
 
 
 class RunFolder:
@@ -27,23 +31,42 @@ class RunFolder:
         self.folder = Path(folder)
         self.metrics_path = self.folder / "metrics.jsonl"
         self.resume_path = self.folder / "resume"
+        self.critic_path = self.folder / "critic.safetensors"
 
     def checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / stage
 
-    def create(self, config: TrainConfig, dataset: Path | str) -> None:
-        """Start a new run; an existing one is never overwritten."""
+    def create(
+        self, config: TrainConfig, dataset: Path | str, digest: str = "", init: Path | str | None = None
+    ) -> None:
+        """Start a new run on the data of this digest, `init` the run it starts from; nothing is ever overwritten."""
+        if not processes.is_main():
+            return
         if (self.folder / "config.json").exists():
             raise CorftError(
                 f"{self.folder} already holds a run. Continue it with --resume {self.folder}, or name a new folder."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "config.json", {
-            "version": CONFIG_VERSION, "dataset": str(Path(dataset).resolve()), "train": asdict(config),
+            "version": CONFIG_VERSION, "dataset": str(Path(dataset).resolve()), "data_digest": digest,
+            "from": str(Path(init).resolve()) if init is not None else None, "train": asdict(config),
         })
 
     def read(self) -> tuple[TrainConfig, Path]:
         """Configuration and data set of an existing run."""
+        data = self._header()
+        return parse(TrainConfig, data["train"]), Path(data["dataset"])
+
+    def data_digest(self) -> str:
+        """Digest of the data the run began with."""
+        return self._header()["data_digest"]
+
+    def init(self) -> Path | None:
+        """The earlier run this one took stage 1 from."""
+        earlier = self._header()["from"]
+        return Path(earlier) if earlier is not None else None
+
+    def _header(self) -> dict[str, Any]:
         try:
             data = json.loads((self.folder / "config.json").read_text())
         except (OSError, json.JSONDecodeError) as error:
@@ -51,10 +74,12 @@ class RunFolder:
                              f"ros2 run corft trainer DATASET {self.folder}") from error
         if data.get("version") != CONFIG_VERSION:
             raise CorftError(f"{self.folder}/config.json has version {data.get('version')!r}, not {CONFIG_VERSION}.")
-        return parse(TrainConfig, data["train"]), Path(data["dataset"])
+        return data
 
     def log(self, stage: str, step: int, info: dict[str, float]) -> None:
         """Append one line to metrics.jsonl; values that are not finite become null."""
+        if not processes.is_main():
+            return
         row = {"stage": stage, "step": step}
         row |= {key: round(value, 6) if math.isfinite(value) else None for key, value in info.items()}  # type: ignore[misc]
         with self.metrics_path.open("a") as file:
@@ -66,17 +91,28 @@ class RunFolder:
             return []
         return [json.loads(line) for line in self.metrics_path.read_text().splitlines() if line.strip()]
 
+    def save_critic(self, tensors: dict[str, Tensor]) -> None:
+        """Keep a finished critic for runs that start from this one."""
+        if processes.is_main():
+            write_bytes(self.critic_path, save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}))
+
     def save_state(self, stage: str, step: int, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
         """Everything needed to continue `stage` after `step` finished steps."""
+        if not processes.is_main():
+            return
         with atomic_folder(self.resume_path, overwrite=True) as temporary:
             stored = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
             save_file(stored, temporary / "state.safetensors")
             rows = len(self.metrics())
             write_json(temporary / "state.json", {"stage": stage, "step": step, "metric_rows": rows, **extra})
 
+    def has_state(self) -> bool:
+        """Whether a stage's state was saved."""
+        return (self.resume_path / "state.json").exists()
+
     def load_state(self) -> tuple[str, int, dict[str, Tensor], dict[str, Any]] | None:
         """What `save_state` wrote last, or None; later metrics rows are dropped, they will be written again."""
-        if not (self.resume_path / "state.json").exists():
+        if not self.has_state():
             return None
         try:
             header = json.loads((self.resume_path / "state.json").read_text())
@@ -85,5 +121,6 @@ class RunFolder:
             raise CorftError(f"{self.resume_path} is damaged ({error}); train again into a new folder.") from error
         stage, step = header.pop("stage"), header.pop("step")
         kept = self.metrics()[: header.pop("metric_rows")]
-        write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+        if processes.is_main():
+            write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
         return stage, step, tensors, header

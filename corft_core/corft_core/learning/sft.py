@@ -11,6 +11,7 @@ from corft_core.learning import processes
 from corft_core.learning.bc import action_error, bc_loss
 from corft_core.learning.config import SFTConfig
 from corft_core.learning.frames import CachedFrames, LiveFrames
+from corft_core.learning.noise import gaussian_like
 from corft_core.learning.optim import Averaged, cosine, draw_batch, load_optimizer, optimizer_tensors, seed_step
 from corft_core.policy.actor import Actor, Observation
 from corft_core.policy.backbones import Backbone
@@ -37,7 +38,7 @@ class SFTStage:
             moved = [p for p in backbone.parameters() if p.requires_grad]
             groups.append({"params": moved, "lr": config.backbone_lr})
         self.peak = [group["lr"] for group in groups]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         self.average = Averaged(self.modules, config.ema)
 
     def phase(self, step: int) -> tuple[str, int]:
@@ -54,8 +55,8 @@ class SFTStage:
         samples = self.frames.samples
         observation = noisy(self.frames.observe(index, train=True), self.actor, config)
         loss, info = bc_loss(
-            self.actor, observation, samples.actions[index], samples.valid[index], samples.keyframe[index],
-            config.keyframe_weight,
+            self.actor, observation, samples.imitation_actions[index], samples.imitation_valid[index],
+            samples.keyframe[index], config.keyframe_weight,
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -105,7 +106,7 @@ def noisy(observation: Observation, actor: Actor, config: SFTConfig) -> Observat
     tokens, state = observation.tokens, observation.state
     if config.token_noise:
         scale = config.token_noise * actor.encoder.token_scale[:, None]
-        tokens = torch.addcmul(tokens, scale, torch.randn_like(tokens))
+        tokens = torch.addcmul(tokens, scale, gaussian_like(tokens))
     if config.state_noise:
         state = state + config.state_noise * torch.randn_like(state)
     return Observation(tokens, observation.text, state)

@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from corft_core.data.chunks import build_chunks
-from corft_core.data.statistics import Statistics
-from corft_core.errors import CorftError
 from corft_core.features import image_size
-from corft_core.learning.co_rft_stage import CoRFTStage
+from corft_core.learning import processes
+from corft_core.learning.co_rft_stage import CoRFTStage, critic_settings
 from corft_core.learning.config import TrainConfig
 from corft_core.learning.curves import draw_curves
-from corft_core.learning.frames import CachedFrames, LiveFrames, Samples
+from corft_core.learning.frames import CachedFrames, LiveFrames
 from corft_core.learning.loop import StopRequest, run_stage
+from corft_core.learning.prepared import Prepared, check_data
 from corft_core.learning.q_export import export_q_vs_return
+from corft_core.learning.reuse import EarlierRun, FeatureCache, check_unchanged, data_digest
 from corft_core.learning.run_folder import RunFolder
 from corft_core.learning.sft import SFTStage
 from corft_core.learning.training_data import TrainingData
@@ -34,128 +32,139 @@ from corft_core.policy.actor import Actor, Critic
 from corft_core.policy.backbones import make_backbone
 from corft_core.policy.checkpoint import Bundle, load_checkpoint, network_shapes, save_checkpoint, with_selection
 
-logger = logging.getLogger(__name__)
-
 
 def train(
     dataset: TrainingData, folder: Path | str, config: TrainConfig, *, dataset_path: Path | str = "",
-    resume: bool = False, device: str = "cpu", quiet: bool = False,
+    resume: bool = False, init: Path | str | None = None, features: FeatureCache | None = None, device: str = "cpu",
+    quiet: bool = False,
 ) -> Path:
-    """Train into `folder` and return it. Raises CorftError on unusable data, Interrupted after a SIGTERM."""
+    """Train into `folder` and return it.
+
+    init: an earlier run on the same data whose finished stage 1 is taken instead of trained, and whose trained critic
+    too where all critic settings agree. features: backbone tokens shared by several runs of this process.
+    Under torchrun every process calls this; the first one writes.
+    Raises CorftError on unusable data, ConfigError on an `init` with other settings, Interrupted after a SIGTERM.
+    """
     run = RunFolder(folder)
     check_data(dataset, config)
-    if not resume:
-        run.create(config, dataset_path)
-    with StopRequest().listening() as stop:
-        _Training(dataset, run, config, torch.device(device), stop, quiet).fit(resume)
+    digest = data_digest(dataset)
+    if resume:
+        check_unchanged(run, digest)
+        init = None if run.has_state() else run.init()
+    earlier = EarlierRun(init, config, digest) if init is not None else None
+    with processes.joined(device) as own_device, StopRequest().listening() as stop:
+        if not resume:
+            run.create(config, dataset_path, digest, init)
+        prepared = Prepared.of(dataset, config, torch.device(own_device))
+        quiet = quiet or not processes.is_main()
+        if not quiet:
+            print(prepared.summary(), flush=True)
+        _Training(prepared, run, config, digest, earlier, features, stop, quiet).fit(resume)
     return run.folder
-
-
-def check_data(dataset: TrainingData, config: TrainConfig) -> None:
-    """Refuse data nothing can be learned from, saying what to record."""
-    if dataset.num_frames == 0:
-        raise CorftError("the data set holds no step: record episodes and convert them with bag_to_dataset.")
-    if dataset.fps != dataset.contract.rate_hz:
-        raise CorftError(
-            f"the data set has {dataset.fps} steps/s, its contract says rate_hz = {dataset.contract.rate_hz}: convert "
-            "the bag again with this contract."
-        )
-    if not np.any(dataset.done):
-        raise CorftError(
-            f"none of the {dataset.num_episodes} episodes succeeded: there is nothing to imitate and no reward. Record "
-            "episodes that end with the EpisodeEvent SUCCESS."
-        )
-    if config.held_out >= dataset.num_episodes:
-        raise CorftError(f"held_out = {config.held_out} leaves none of {dataset.num_episodes} episodes to train on.")
 
 
 class _Training:
     def __init__(
-        self, dataset: TrainingData, run: RunFolder, config: TrainConfig, device: torch.device, stop: StopRequest,
-        quiet: bool,
+        self, data: Prepared, run: RunFolder, config: TrainConfig, digest: str, earlier: EarlierRun | None,
+        features: FeatureCache | None, stop: StopRequest, quiet: bool,
     ) -> None:
-        self.dataset, self.run, self.config = dataset, run, config
-        self.device, self.stop, self.quiet = device, stop, quiet
-        self.contract = dataset.contract
-        self.table = build_chunks(
-            dataset.episode_index, dataset.action, dataset.reward, dataset.done, config.policy.horizon,
-            config.co_rft.gamma, config.co_rft.reward_copies,
-        )
-        self.trained = self.table.episode < self.table.episode.max() + 1 - config.held_out
-        training = self.trained
-        self.statistics = Statistics.measure(
-            dataset.state[training], self.table.action[training], self.table.valid[training],
-            self.contract.action_representation,
-        )
-        self.samples = Samples.build(dataset, self.table, self.statistics, device)
-        torch.manual_seed(config.seed)
-        self.backbone = make_backbone(
-            config.policy.backbone, cameras=len(self.contract.cameras), image_size=image_size(self.contract),
-            **config.policy.backbone_options,
-        ).to(device)
-        torch.set_num_threads(config.threads or _default_threads(self.backbone.frozen))
-        self.actor = Actor(network_shapes(self.backbone, self.contract), config.policy).to(device)
-        self.images = [dataset.images()[camera.name] for camera in self.contract.cameras]
-        digest = hashlib.sha256(json.dumps([asdict(config), self.statistics.to_dict()]).encode()).hexdigest()
-        self.identity = f"{run.folder.name}-{digest[:8]}"
+        self.data, self.run, self.config, self.digest, self.earlier = data, run, config, digest, earlier
+        self.features, self.stop, self.quiet = features, stop, quiet
+        self.frames: CachedFrames | None = None
+        settings = hashlib.sha256(json.dumps([asdict(config), data.statistics.to_dict()]).encode()).hexdigest()
+        self.identity = f"{run.folder.name}-{settings[:8]}"
 
     def fit(self, resume: bool) -> None:
-        state = self.run.load_state() if resume else None
-        config = self.config
-        stage, start, tensors, extra = state if state is not None else ("sft", 0, {}, {})
-        frames: CachedFrames | LiveFrames
-        finished = self.run.checkpoint("sft")
+        saved = self.run.load_state() if resume else None
+        stage, start, tensors, extra = saved if saved is not None else ("sft", 0, {}, {})
+        finished, config = self.run.checkpoint("sft"), self.config
         if resume and finished.exists():
-            bundle = load_checkpoint(finished, self.contract)
-            self.backbone, self.actor = bundle.backbone.to(self.device), bundle.actor.to(self.device)
-            frames = self._cache()
+            self._take(load_checkpoint(finished, self.data.contract))
+        elif self.earlier is not None:
+            self._take(self.earlier.stage_one(self.data.contract))
+            self._save("sft", None)
         else:
-            frames = self._cache() if self.backbone.frozen else LiveFrames(
-                self.backbone, self.images, self.samples, self.device, config.sft.shift_px
-            )
-            self._fit_inputs(frames)
-            eligible = self.trained & self._of_successes() if config.sft.successes_only else self.trained
-            sft = SFTStage(
-                self.actor, self.backbone, frames, self._index(eligible), self._index(~self.trained), config.sft,
-                config.seed, config.log_every,
-            )
-            if stage == "sft" and tensors:
-                sft.load(tensors, extra)
-            self._run(sft, start)
-            sft.finish()
-            save_checkpoint(finished, self._bundle("sft", None))
-            start, tensors, extra = 0, {}, {}
-            if isinstance(frames, LiveFrames) and config.co_rft.steps:
-                frames = self._cache()
+            self._new_networks()
+            self._imitate(start, tensors, extra)
         if config.co_rft.steps:
-            assert isinstance(frames, CachedFrames)
-            self._co_rft(frames, *((start, tensors, extra) if stage == "co_rft" else (0, {}, {})))
-        draw_curves(self.run)
+            self._co_rft(self._cached(), *((start, tensors, extra) if stage == "co_rft" else (0, {}, {})))
+        if processes.is_main():
+            draw_curves(self.run)
+        processes.wait()
 
-    def _co_rft(self, frames: CachedFrames, start: int, tensors: dict[str, Any], extra: dict[str, Any]) -> None:
-        config = self.config
-        torch.manual_seed(config.seed + 1)
-        critic = Critic(network_shapes(self.backbone, self.contract), config.policy).to(self.device)
-        critic.encoder.load_state_dict(self.actor.encoder.state_dict())
-        stage = CoRFTStage(
-            self.actor, critic, frames, self.table, self._index(self.trained), config, self.device
+    def _new_networks(self) -> None:
+        config, contract = self.config, self.data.contract
+        torch.manual_seed(config.seed)
+        self.backbone = make_backbone(
+            config.policy.backbone, cameras=len(contract.cameras), image_size=image_size(contract),
+            **config.policy.backbone_options,
+        ).to(self.data.device)
+        self.actor = Actor(network_shapes(self.backbone, contract), config.policy).to(self.data.device)
+        self._set_threads()
+
+    def _take(self, bundle: Bundle) -> None:
+        self.backbone, self.actor = bundle.backbone.to(self.data.device), bundle.actor.to(self.data.device)
+        self._set_threads()
+
+    def _set_threads(self) -> None:
+        torch.set_num_threads(self.config.threads or _default_threads(self.backbone.frozen))
+
+    def _imitate(self, start: int, tensors: dict[str, Any], extra: dict[str, Any]) -> None:
+        data, config = self.data, self.config
+        frames = self._cached() if self.backbone.frozen else LiveFrames(
+            self.backbone, data.images, data.samples, data.device, config.sft.shift_px
+        )
+        self._fit_inputs(frames)
+        stage = SFTStage(
+            self.actor, self.backbone, frames, data.index(data.imitation.rows), data.index(~data.trained), config.sft,
+            config.seed, config.log_every,
         )
         if tensors:
             stage.load(tensors, extra)
         self._run(stage, start)
         stage.finish()
-        save_checkpoint(self.run.checkpoint("co_rft"), self._bundle("co_rft", critic))
-        export_q_vs_return(self.run.folder / "q_vs_return.json", stage, self.table, self.trained)
+        self._save("sft", None)
+
+    def _co_rft(self, frames: CachedFrames, start: int, tensors: dict[str, Any], extra: dict[str, Any]) -> None:
+        data, config = self.data, self.config
+        torch.manual_seed(config.seed + 1)
+        critic = Critic(network_shapes(self.backbone, data.contract), config.policy).to(data.device)
+        critic.encoder.load_state_dict(self.actor.encoder.state_dict())
+        stage = CoRFTStage(self.actor, critic, frames, data.table, data.index(data.trained), config, data.device)
+        trained = self.earlier.critic(config) if self.earlier is not None else None
+        if tensors:
+            stage.load(tensors, extra)
+        elif trained is not None:
+            start = stage.take_critic(trained)
+        self._run(stage, start)
+        stage.finish()
+        self._save("co_rft", stage.run_time_critic)
+        if critic_settings(config) is not None:
+            self.run.save_critic(stage.trained_critic())
+        if processes.is_main() and stage.run_time_critic is not None:
+            export_q_vs_return(self.run.folder / "q_vs_return.json", stage, data.table, data.trained)
 
     def _run(self, stage: Any, start: int) -> None:
         run_stage(stage, self.run, start, self.config.log_every, self.config.save_every, self.stop, self.quiet)
 
-    def _cache(self) -> CachedFrames:
-        with tqdm(total=len(self.samples), desc="features", unit="frame", disable=self.quiet, mininterval=1.0) as bar:
-            return CachedFrames.compute(self.backbone, self.images, self.samples, self.device, bar.update)
+    def _cached(self) -> CachedFrames:
+        """Tokens of all frames by the backbone as it is now; a frozen one's are computed once."""
+        if self.frames is not None:
+            return self.frames
+        data = self.data
+        key = FeatureCache.key(self.backbone, self.digest) if self.features is not None else ""
+        frames = self.features.get(key, data.samples) if self.features is not None else None
+        if frames is None:
+            count = len(data.samples)
+            with tqdm(total=count, desc="features", unit="frame", disable=self.quiet, mininterval=1.0) as bar:
+                frames = CachedFrames.compute(self.backbone, data.images, data.samples, data.device, bar.update)
+            if self.features is not None:
+                self.features.put(key, frames)
+        self.frames = frames
+        return frames
 
     def _fit_inputs(self, frames: CachedFrames | LiveFrames) -> None:
-        index = self._index(self.trained)
+        index = self.data.index(self.data.trained)
         index = index[:: max(1, len(index) // 256)]
         tokens, text = frames.input_sample(index)
         if not self.backbone.frozen:  # a moving backbone's scale is its own; only rescale by one number
@@ -164,21 +173,15 @@ class _Training:
             return
         self.actor.encoder.fit_inputs(tokens, text)
 
-    def _of_successes(self) -> np.ndarray:
-        succeeded = np.zeros(int(self.table.episode.max()) + 1, bool)
-        succeeded[self.table.episode[np.asarray(self.dataset.done, bool)]] = True
-        return succeeded[self.table.episode]
-
-    def _index(self, mask: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.flatnonzero(mask)).to(self.device)
-
-    def _bundle(self, stage: str, critic: Critic | None) -> Bundle:
+    def _save(self, stage: str, critic: Critic | None) -> None:
+        if not processes.is_main():
+            return
         config = self.config.policy if critic is not None else with_selection(self.config.policy, 1)
-        return Bundle(
-            config=config, contract=self.contract, statistics=self.statistics, backbone=self.backbone,
+        save_checkpoint(self.run.checkpoint(stage), Bundle(
+            config=config, contract=self.data.contract, statistics=self.data.statistics, backbone=self.backbone,
             actor=self.actor, critic=critic, policy_id=f"{self.identity}-{stage}", stage=stage,
-            instructions=self.samples.instructions,
-        )
+            instructions=self.data.samples.instructions,
+        ))
 
 
 def _default_threads(frozen: bool) -> int:
@@ -187,4 +190,4 @@ def _default_threads(frozen: bool) -> int:
     return max(1, cores // 2) if frozen else cores
 
 
-__all__ = ["check_data", "train"]
+__all__ = ["FeatureCache", "check_data", "train"]

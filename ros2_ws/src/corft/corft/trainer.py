@@ -18,6 +18,7 @@ examples:
   ros2 run corft trainer data/pick out/pick --set sft.steps=6000 --set co_rft.extraction=best_of_n
   ros2 run corft trainer data/pick out/pick --backbone tiny --device cuda
   ros2 run corft trainer --resume out/pick
+  ros2 run corft trainer data/pick out/pick_alpha1 --from out/pick --set co_rft.alpha=1
   ros2 run corft trainer --settings
 
 The run folder receives config.json, metrics.jsonl, curves.png, q_vs_return.json, checkpoints/sft and
@@ -38,6 +39,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backbone", metavar="NAME", help="effnet (default), tiny, or hf:<folder or hub id>")
     parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:0 … (default cpu)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue this run, with its own settings")
+    parser.add_argument("--from", dest="init", type=Path, metavar="RUN", help="take stage 1 from this finished run on "
+                        "the same data, and its critic where all critic settings agree; train only the rest")
     parser.add_argument("--settings", action="store_true", help="print every setting with default and meaning")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
@@ -66,7 +69,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         return 0
     print(f"python: {sys.executable}", flush=True)
     if arguments.resume is not None:
-        if arguments.dataset is not None or arguments.config or arguments.set or arguments.backbone:
+        if arguments.dataset is not None or arguments.config or arguments.set or arguments.backbone \
+                or arguments.init:
             raise CorftError("--resume takes its data set and settings from the run folder; give nothing beside it but "
                              "--device.")
         folder = resume_run(arguments.resume, arguments.device, arguments.quiet)
@@ -75,7 +79,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             raise CorftError("expected DATASET and RUN, for example: ros2 run corft trainer data/pick out/pick "
                              "(--help shows more).")
         folder = start_run(arguments.dataset, arguments.run, arguments.config, arguments.set, arguments.backbone,
-                           arguments.device, arguments.quiet)
+                           arguments.device, arguments.quiet, arguments.init)
     print(f"done: {folder}\n" + "\n".join(f"  {path}" for path in sorted((folder / "checkpoints").iterdir())
                                          if not path.name.startswith(".")))
     return 0
