@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from corft_core.data.episode import Episode
 
 
 def demonstrate(contract: Contract, scene_ids: Iterable[str], seed: int = 0, *, habits: Habits | None = None,
-                time_limit_s: float | None = None) -> Iterator[Episode]:
+                time_limit_s: float | None = None) -> Generator[Episode, None, None]:
     """Yield an episode a scene, failures included (``success`` tells); an equal seed gives equal episodes.
 
     At tick t the operator sees the cell and commands; that command, reached at t + one step, is the tick's action.

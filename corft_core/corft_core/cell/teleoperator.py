@@ -134,11 +134,11 @@ class ImperfectOperator:
 
     def open(self, settle_s: float) -> Iterator[None]:
         """Open the gripper and wait, the slower the operator the longer."""
-        yield from self._grip(OPEN_M, settle_s)
+        yield from self.grip(OPEN_M, settle_s)
 
     def close(self, settle_s: float) -> Iterator[None]:
         """Close the gripper and wait, the slower the operator the longer."""
-        yield from self._grip(CLOSED_M, settle_s)
+        yield from self.grip(CLOSED_M, settle_s)
 
     def _glide(self, goal: Array, pace: float, steps: int | None = None) -> Iterator[None]:
         habits = self.habits
@@ -156,6 +156,7 @@ class ImperfectOperator:
         way = goal - self._pose
         return max(float(np.linalg.norm(way[:3])), TURN_M_PER_RAD * float(np.abs(way[3:]).max()))
 
-    def _grip(self, position_m: float, settle_s: float) -> Iterator[None]:
+    def grip(self, position_m: float, settle_s: float) -> Iterator[None]:
+        """Send the fingers to a position, 0 closed … 0.04 open, and wait, the slower the operator the longer."""
         self._gripper_m = position_m
         yield from self.wait(settle_s / (0.5 + 0.5 * self.speed))

@@ -11,9 +11,10 @@ from corft_core.cell.tasks.lift import Grip, LiftTask
 if TYPE_CHECKING:
     from corft_core.cell.teleoperator import ImperfectOperator
 
-RADIUS_M, SHOULDER_M = 0.022, 0.075
-NECK_RADIUS_M, HEIGHT_M, CAP_M = 0.011, 0.105, 0.012
-GRIP_M = 0.064
+RADIUS_M, SHOULDER_M = 0.022, 0.07
+NECK_RADIUS_M, HEIGHT_M, CAP_M = 0.011, 0.095, 0.012
+# High enough that the palm, 4 cm above the fingertips' centre, stays off the cap.
+GRIP_M = 0.063
 
 _GREEN, _DARK_GREEN, _WHITE = (0.10, 0.50, 0.20, 1.0), (0.05, 0.33, 0.12, 1.0), (0.96, 0.96, 0.96, 1.0)
 

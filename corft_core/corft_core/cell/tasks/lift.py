@@ -43,6 +43,7 @@ NOMINAL_NOISE_M, NOMINAL_NOISE_RAD = 0.003, 0.05
 STRIP_M = (0.01, 0.04)
 LIFTED_M = 0.06
 FINGERS = frozenset({"panda_leftfinger", "panda_rightfinger"})
+HAND = FINGERS | {"panda_hand"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Grip:
 
 
 class LiftTask(Task):
-    """Grasp ``target`` and lift it by 6 cm or more, held by the fingers alone for 0.3 s."""
+    """Grasp ``target`` and lift it by 6 cm or more, held by the hand alone for 0.3 s."""
 
     splits = SPLITS
     hold_s = 0.3
@@ -93,9 +94,11 @@ class LiftTask(Task):
                      ((self.target, (x, y, yaw)),), draw_joint_noise(rng), draw_light(rng))
 
     def achieved(self, cell: Cell) -> bool:
-        """The target is 6 cm higher than at the start, and touches nothing but the fingers."""
-        return cell.risen_m(self.target) >= LIFTED_M and bool(touching := cell.touching(self.target)) \
-            and touching <= FINGERS
+        """The target is 6 cm higher than at the start, touches a finger and nothing but the hand."""
+        if cell.risen_m(self.target) < LIFTED_M:
+            return False
+        touching = cell.touching(self.target)
+        return bool(touching & FINGERS) and touching <= HAND
 
     def work(self, hand: ImperfectOperator, scene: Scene) -> Iterator[None]:
         habits, rng = hand.habits, hand.rng
