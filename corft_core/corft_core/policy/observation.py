@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from corft_core.policy.config import EncoderConfig
+from corft_core.policy.keypoints import locate
 
 LOGIT_GAIN = 3.0
 """The attention maps learn this much faster than the rest (Adam moves all weights at one pace)."""
@@ -88,12 +89,13 @@ class ObservationEncoder(nn.Module):
         tokens = tokens.float()
         # Standardising folded into the weights; the mean only shifts a map's logits alike and cancels in the softmax.
         weight = LOGIT_GAIN * self.attend / self.token_scale[:, None]
-        maps = (weight @ tokens.transpose(2, 3)).softmax(3)  # (B, cameras, maps, N)
-        places = self.positions.expand(*tokens.shape[:2], -1, -1)
-        points, pooled = (maps @ torch.cat([places, tokens], -1)).split([2, tokens.shape[-1]], -1)
-        seen = [points.flatten(1)]
-        if self.value is not None:
-            pooled = (pooled - self.token_mean[:, None]) / self.token_scale[:, None]
-            seen.append(self.value(pooled.flatten(1)))
+        if self.value is None and not tokens.is_cuda:
+            seen = locate(weight, tokens, self.positions).flatten(1)
+        else:
+            maps = (weight @ tokens.transpose(2, 3)).softmax(3)  # (B, cameras, maps, N)
+            seen = (maps @ self.positions).flatten(1)
+            if self.value is not None:
+                pooled = (maps @ tokens - self.token_mean[:, None]) / self.token_scale[:, None]
+                seen = torch.cat([seen, self.value(pooled.flatten(1))], 1)
         text = ((text - self.text_mean) / self.text_scale).clamp(-5.0, 5.0)
-        return torch.cat(seen, -1) * (1.0 + self.gate(text))
+        return seen * (1.0 + self.gate(text))
