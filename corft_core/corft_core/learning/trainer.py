@@ -130,7 +130,10 @@ class _Training:
         torch.manual_seed(config.seed + 1)
         critic = Critic(network_shapes(self.backbone, data.contract), config.policy).to(data.device)
         critic.encoder.load_state_dict(self.actor.encoder.state_dict())
-        stage = CoRFTStage(self.actor, critic, frames, data.table, data.index(data.trained), config, data.device)
+        stage = CoRFTStage(
+            self.actor, critic, frames, data.table, data.index(data.trained), config, data.device,
+            imitation_index=data.index(data.imitation.rows),
+        )
         trained = self.earlier.critic(config) if self.earlier is not None else None
         if tensors:
             stage.load(tensors, extra)
