@@ -51,6 +51,12 @@ def test_a_moving_gripper_is_no_pause() -> None:
     assert no_ops(data, 0.0, 0.01).tolist() == [False, True, False, False]
 
 
+def test_a_gripper_that_still_closes_is_waited_for() -> None:
+    waiting = episode(STATE, [0.5, 0, 0, 0, 0.5], [0, 0, 0, 0, 0])
+    waiting.state[:, -1] = [1, 0.8, 0.4, 0.4, 0.4]
+    assert no_ops(EpisodesInMemory(STATE, [waiting]), 0.0, 0.01).tolist() == [False, False, True, True, False]
+
+
 def test_an_episodes_first_command_is_not_compared_with_the_one_before() -> None:
     contract = small_contract(8)
     data = EpisodesInMemory(contract, [episode(contract, [0.3, 0.4, 0.5]), episode(contract, [0.5, 0.5, 0.6])])

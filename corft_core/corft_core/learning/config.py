@@ -32,9 +32,9 @@ class SFTConfig:
         choices=("none", "no_ops", "fastest"),
     )
     no_op_motion: float = option(
-        0.002, "a step that moves no joint's command further does nothing; rad [ours]", 0.0, 10.0
+        0.005, "a step that moves no joint's command further does nothing; rad [ours]", 0.0, 10.0
     )
-    no_op_opening: float = option(0.01, "the same for the gripper's command, opening 0…1 [ours]", 0.0, 1.0)
+    no_op_opening: float = option(0.01, "the same for the gripper, commanded and measured; 0…1 [ours]", 0.0, 1.0)
     keep_share: float = option(0.33, "share of the episodes that filter = fastest keeps [study]", 0.0, 1.0)
     keyframe_weight: float = option(1.0, "weight of the auxiliary keyframe error, 0 = off [ours]", 0.0, 1000.0)
     token_noise: float = option(0.5, "noise on standardised vision tokens [ours]", 0.0, 10.0)

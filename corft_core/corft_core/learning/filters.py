@@ -48,12 +48,14 @@ def imitation_data(dataset: Any, table: ChunkTable, trained: NDArray[np.bool_], 
 
 def no_ops(dataset: Any, motion: float, opening: float) -> NDArray[np.bool_]:
     """Steps (N,) that command nothing: no joint's command moves by more than `motion` [rad; units of the action in a
-    state benchmark, whose actions are displacements] since the step before, the gripper's by no more than `opening`
-    [0…1]. An episode's first and last step always count as doing something."""
-    action = np.asarray(dataset.action, np.float64)
+    state benchmark, whose actions are displacements] since the step before, and neither the gripper's command nor its
+    measured opening by more than `opening` [0…1]: a closing gripper is waited for. An episode's first and last step
+    always count as doing something."""
+    action, opened = np.asarray(dataset.action, np.float64), np.asarray(dataset.state[:, -1], np.float64)
     change = np.abs(np.diff(action, axis=0, prepend=action[:1]))
     arm = np.abs(action[:, :-1]) if isinstance(dataset.contract, StateFeatures) else change[:, :-1]
-    idle = (arm.max(1) <= motion) & (change[:, -1] <= opening)
+    gripper = np.maximum(change[:, -1], np.abs(np.diff(opened, append=opened[-1:])))
+    idle = (arm.max(1) <= motion) & (gripper <= opening)
     for start, end in episode_bounds(dataset.episode_index):
         idle[[start, end - 1]] = False
     return idle
