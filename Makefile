@@ -6,7 +6,7 @@ NAME ?=
 BACKBONE ?= effnet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo publish docs test lint bench clean distclean
+.PHONY: help setup build demo evidence publish docs test lint bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -19,7 +19,10 @@ build: setup ## the same; rebuilds what changed
 demo: setup ## record, convert, train, drive and evaluate in the simulated cell; writes out/demo/report.html
 	@$(ENV) ros2 run corft demo --out out/demo --backbone $(BACKBONE) $(ARGS)
 
-publish: setup ## keep the last demo's figures under results/ and in the README
+evidence: setup ## make all runs of the evidence again, or go on with them: make evidence ARGS=--quick
+	@$(ENV) python -m pip install -q -r requirements/evidence.txt && python -m corft_core.evidence $(ARGS)
+
+publish: setup ## keep the last demo's figures under results/; write the README's tables
 	@$(ENV) python tools/publish.py
 
 docs: setup ## write docs/reference.md from the programs; a test fails when it is out of date

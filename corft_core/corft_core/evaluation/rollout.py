@@ -19,58 +19,12 @@ from numpy.typing import NDArray
 
 from corft_core.evaluation.environment import Environment
 from corft_core.evaluation.results import EpisodeResult
-from corft_core.trajectory import JointPath
 
 if TYPE_CHECKING:
-    from corft_core.contract import Contract
     from corft_core.policy import Policy
 
 CELLS_AT_ONCE = 8
 SCENES_PER_TASK = 10
-
-
-class CellEnvironment:
-    """The two-cube cell as an :class:`Environment`; ``cell`` is open to those who want to look at it."""
-
-    def __init__(self, contract: Contract) -> None:
-        from corft_core.cell import Cell, make_scene
-
-        self.features = contract
-        self.cell = Cell(image_size=contract.cameras[0].size)
-        self._make_scene = make_scene
-
-    def reset(self, scene_id: str) -> None:
-        self._scene = self._make_scene(scene_id)
-        self.cell.reset(self._scene)
-
-    @property
-    def instruction(self) -> str:
-        return self._scene.instruction
-
-    @property
-    def success(self) -> bool:
-        return bool(self.cell.success)
-
-    @property
-    def target_xy_m(self) -> tuple[float, float]:
-        position, _ = self.cell.objects()[self._scene.target]
-        return float(position[0]), float(position[1])
-
-    def observe(self) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
-        images = {camera.name: self.cell.render(camera.name) for camera in self.features.cameras}
-        opening = self.features.gripper.to_opening(self.cell.finger_position_m)
-        return images, np.append(self.cell.joint_positions, opening).astype(np.float32)
-
-    def start_chunk(self, actions: NDArray[np.float64]) -> None:
-        times: NDArray[np.float64] = 1.0 / self.features.rate_hz * np.arange(1, len(actions) + 1, dtype=np.float64)
-        self.cell.command_trajectory(JointPath(self.features.robot.joints, times, actions[:, :-1]))
-
-    def step(self, action: NDArray[np.float64]) -> None:
-        self.cell.command_gripper(self.features.gripper.to_position_m(action[-1]))
-        self.cell.step(1.0 / self.features.rate_hz)
-
-    def close(self) -> None:
-        self.cell.close()
 
 
 @dataclass
@@ -147,6 +101,7 @@ def _task(checkpoint: str, scenes: list[str], horizon_s: float, replan_steps: in
     """A worker's share: runs in a process of its own."""
     import torch
 
+    from corft_core.cell.suite import CellEnvironment
     from corft_core.policy import Policy
 
     torch.set_num_threads(1)

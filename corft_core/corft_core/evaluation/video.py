@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from corft_core.evaluation.rollout import CellEnvironment
+    from corft_core.cell.suite import CellEnvironment
 
 Image = NDArray[np.uint8]
 VIDEO_SIZE = (240, 320)
@@ -48,8 +48,9 @@ def side_by_side(columns: Mapping[str, Sequence[Image]], height: int = 256) -> l
 
 def policy_videos(checkpoints: Mapping[str, Path], scenes: Mapping[str, str], horizon_s: float) -> dict[str, str]:
     """A video a scene with one column a checkpoint, as data URIs by the title that ``scenes`` maps to a scene id."""
+    from corft_core.cell.suite import CellEnvironment
     from corft_core.evaluation.plots import LABELS
-    from corft_core.evaluation.rollout import CellEnvironment, run_trials
+    from corft_core.evaluation.rollout import run_trials
     from corft_core.policy import Policy
 
     recorded: dict[str, dict[str, list[Image]]] = {title: {} for title in scenes}

@@ -1,0 +1,168 @@
+"""The recipes that are compared: each is a plain TrainConfig on one kind of demonstrations.
+
+``RECIPES`` is the headline recipe of each suite; an arm states only where it departs from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from corft_core.errors import CorftError
+from corft_core.evidence.protocol import (
+    DEMONSTRATIONS,
+    HORIZON,
+    LONGER,
+    MANY_DEMONSTRATIONS,
+    REPLAN_STEPS,
+    WORLDS,
+    Protocol,
+)
+from corft_core.evidence.records import flat
+from corft_core.learning.config import TrainConfig
+from corft_core.policy.options import override
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "cell": {"policy.backbone": "effnet"},
+    "metaworld": {"policy.backbone": "none", "policy.head.width": 256, "sft.batch": 256, "sft.lr": 1e-3},
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One recipe. ``parent``: the arm whose stage 1, and critic where its settings agree, this one starts from.
+
+    ``run_time``: not trained, the parent's checkpoint used with other ``policy.selection`` settings.
+    ``main`` arms run on every task, the others on Meta-World and on the cell's tuning tasks. ``suites``: empty = all.
+    """
+
+    name: str
+    title: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+    main: bool = False
+    run_time: bool = False
+    demonstrations: int = DEMONSTRATIONS
+    start: str = "random"
+    failures: bool = False
+    suites: tuple[str, ...] = ()
+
+
+def _arms() -> Iterable[Arm]:
+    imitation = {"co_rft.steps": 0, "co_rft.warmup": 0}
+    extra = {"co_rft.extraction": "imitation"}
+    awr = {"co_rft.extraction": "awr"}
+    ranked = {"co_rft.extraction": "best_of_n"}
+    chunk = {"policy.head.kind": "chunk"}
+    cell = ("cell",)
+
+    yield Arm("sft", "SFT (flow, N = 1)", imitation, main=True)
+    yield Arm("sft_extra", "SFT with the extra steps of stage 2", extra, "sft", main=True)
+    yield Arm("co_rft", "CO-RFT (AWR + best of 16)", awr, "sft", main=True)
+    yield Arm("best_of_n", "SFT + best of 16 by the prefix critic", ranked, "co_rft", main=True)
+    yield Arm("no_ops", "SFT on data without pauses", imitation | {"sft.filter": "no_ops"}, main=True)
+    yield Arm("sft_fixed", "SFT, fixed start", imitation, main=True, start="fixed", suites=cell)
+    yield Arm("co_rft_fixed", "CO-RFT, fixed start", awr, "sft_fixed", main=True, start="fixed", suites=cell)
+    yield Arm("bc100", "SFT on 100 demonstrations", imitation, main=True, demonstrations=MANY_DEMONSTRATIONS)
+
+    # What the policy does with the critic
+    yield Arm("awr_n1", "AWR, N = 1", {"policy.selection.samples": 1}, "co_rft", run_time=True)
+    yield Arm("best_of_4", "SFT + best of 4", {"policy.selection.samples": 4}, "best_of_n", run_time=True)
+    yield Arm("best_of_64", "SFT + best of 64", {"policy.selection.samples": 64}, "best_of_n", run_time=True)
+    yield Arm("rank_mean", "ranked by the mean over prefixes", {"policy.selection.rank": "mean"}, "co_rft",
+              run_time=True)
+    yield Arm("gradient", "run-time gradient, 5 × 0.1", {"policy.selection.gradient_steps": 5}, "co_rft",
+              run_time=True)
+    yield Arm("adaptive", "execution length from the prefix values", {"policy.selection.adaptive": True}, "co_rft",
+              run_time=True)
+    yield Arm("v_only", "AWR from a state value, no action critic, N = 1",
+              awr | {"co_rft.advantage": "value", "policy.selection.samples": 1}, "sft")
+    yield Arm("temperature_1", "AWR temperature 1", awr | {"co_rft.temperature": 1.0}, "co_rft")
+
+    # Data filters
+    yield Arm("no_ops_best_of_n", "no pauses + best of 16", ranked | {"sft.filter": "no_ops"}, "no_ops")
+    yield Arm("fastest", "SFT on the fastest third", imitation | {"sft.filter": "fastest", "sft.keep_share": 0.33})
+    yield Arm("failures_sft", "SFT, failures recorded but not imitated", imitation, failures=True)
+    yield Arm("failures_sft_all", "SFT, failures imitated too", imitation | {"sft.successes_only": False},
+              failures=True)
+    yield Arm("failures_co_rft", "CO-RFT, failures recorded", awr, "failures_sft", failures=True)
+
+    # Deterministic chunk head
+    yield Arm("chunk_sft", "chunk head: SFT", chunk | imitation)
+    yield Arm("chunk_extra", "chunk head: SFT with extra steps", chunk | extra, "chunk_sft")
+    yield Arm("chunk_no_ops", "chunk head: SFT without pauses", chunk | imitation | {"sft.filter": "no_ops"})
+    yield Arm("chunk_paper", "chunk head: the paper's actor, no anchor", chunk | {"co_rft.extraction": "paper"},
+              "chunk_sft")
+    yield Arm("chunk_anchored", "chunk head: −Q with BC anchor", chunk | {"co_rft.extraction": "anchored"},
+              "chunk_sft")
+    yield Arm("chunk_weighted", "chunk head: −Q with advantage-weighted anchor",
+              chunk | {"co_rft.extraction": "weighted_anchor"}, "chunk_sft")
+    yield Arm("chunk_awr", "chunk head: AWR", chunk | awr, "chunk_sft")
+    yield Arm("td3_bc", "chunk head: TD3+BC, 1-step critic", chunk | {
+        "co_rft.extraction": "anchored", "policy.critic.horizon": 1, "co_rft.target_source": "network",
+        "co_rft.target_noise": 0.2, "co_rft.policy_delay": 2, "co_rft.q_weight": 2.5, "co_rft.alpha": 0.0,
+    }, "chunk_sft")
+
+    # The critic, with the headline's extraction
+    for name, title, settings in (
+        ("one_step", "1-step TD: the critic reads the first action", {"policy.critic.horizon": 1}),
+        ("no_prefixes", "critic without prefixes", {"policy.critic.prefixes": False}),
+        ("uncalibrated", "conservative term without calibration", {"co_rft.calibrated": False}),
+        ("alpha_0", "no conservative term", {"co_rft.alpha": 0.0}),
+        ("alpha_5", "five times the conservative term", {"co_rft.alpha": 0.5}),
+        ("logsumexp", "log-sum-exp conservative term", {"co_rft.conservative": "logsumexp"}),
+        ("no_upsampling", "reward counted once", {"co_rft.reward_copies": 1}),
+        ("shared_targets", "one target for all prefixes", {"co_rft.targets": "shared"}),
+        ("mc_returns", "Monte-Carlo returns, no bootstrap", {"co_rft.value": "mc"}),
+        ("iql", "IQL value, expectile 0.7", {"co_rft.value": "iql"}),
+        ("max_bootstrap", "bootstrap from the best of the policy's chunks", {"co_rft.bootstrap": "max"}),
+        ("network_targets", "EMA target networks, no table", {"co_rft.target_source": "network"}),
+        ("hl_gauss", "distributional critic, HL-Gauss", {"policy.critic.head": "hl_gauss"}),
+        ("c51", "distributional critic, C51", {"policy.critic.head": "c51"}),
+        ("transformer", "transformer critic", {"policy.critic.kind": "transformer"}),
+        ("ensemble_5", "five critics", {"policy.critic.ensemble": 5}),
+        ("gamma_95", "discount 0.95", {"co_rft.gamma": 0.95}),
+        ("gamma_99", "discount 0.99", {"co_rft.gamma": 0.99}),
+    ):
+        yield Arm(name, title, awr | settings, "sft")
+    yield Arm("q_chunking", "Q-chunking: best of N in bootstrap and at run time", ranked | {
+        "policy.critic.prefixes": False, "co_rft.bootstrap": "max", "co_rft.alpha": 0.0,
+    }, "sft")
+
+    # Chunk length and augmentation change stage 1 as well
+    for horizon in (5, 20):
+        yield Arm(f"h{horizon}_sft", f"SFT, h = {horizon}", imitation | {"policy.horizon": horizon})
+        yield Arm(f"h{horizon}", f"CO-RFT, h = {horizon}", awr | {"policy.horizon": horizon}, f"h{horizon}_sft")
+    plain = {"sft.token_noise": 0.0, "sft.state_noise": 0.0}
+    yield Arm("no_noise_sft", "SFT without input noise", imitation | plain)
+    yield Arm("no_noise", "CO-RFT without input noise", awr | plain, "no_noise_sft")
+
+
+ARMS: dict[str, Arm] = {arm.name: arm for arm in _arms()}
+
+
+def configure(arm: Arm, recipe: Mapping[str, Any], seed: int) -> TrainConfig:
+    """The run's settings: defaults, then the suite's recipe, then the arm's own."""
+    fixed = {"seed": seed, "threads": 1, "save_every": 1_000_000, "policy.horizon": HORIZON}
+    return override(TrainConfig, {}, fixed | dict(recipe) | dict(arm.settings))
+
+
+def settings_of(arm: Arm, seed: int, protocol: Protocol, recipe: Mapping[str, Any],
+                arms: Mapping[str, Arm] = ARMS) -> dict[str, Any]:
+    """Everything the arm's result depends on, dotted key → value."""
+    inherited = arms[arm.parent].settings if arm.run_time and arm.parent else {}
+    config = configure(replace(arm, settings={**inherited, **arm.settings}), recipe, seed)
+    own = {"demonstrations": arm.demonstrations, "start": arm.start, "failures": arm.failures,
+           "run_time": arm.run_time, "trials": protocol.trials, "first_scene": protocol.first_scene,
+           "replan_steps": REPLAN_STEPS, "longer": LONGER, "worlds": WORLDS}
+    return flat(asdict(config)) | {f"protocol.{key}": value for key, value in own.items()}
+
+
+def chosen(names: Iterable[str], arms: Mapping[str, Arm] = ARMS) -> list[Arm]:
+    """Arms by name, all when there is none; raises CorftError on an unknown one."""
+    names = list(names) or list(arms)
+    unknown = [name for name in names if name not in arms]
+    if unknown:
+        raise CorftError(f"no arm {', '.join(unknown)}; known: {', '.join(arms)}.")
+    return [arm for arm in arms.values() if arm.name in names]

@@ -1,0 +1,162 @@
+"""The evidence's runner on a suite of milliseconds: complete runs, resumable work, nothing mixed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from point_suite import PointSuite
+
+from corft_core.errors import CorftError
+from corft_core.evidence import __main__ as program
+from corft_core.evidence import protocol as fixed
+from corft_core.evidence import records, runner
+from corft_core.evidence.arms import ARMS, RECIPES, chosen, configure
+from corft_core.evidence.group import Group
+from corft_core.evidence.protocol import Protocol
+from corft_core.evidence.runner import Plan, run_plan
+from corft_core.evidence.summary import write_summary
+
+RECIPE = {
+    "policy.backbone": "none", "policy.head.width": 32, "policy.head.layers": 1, "policy.encoder.embedding": 16,
+    "policy.critic.width": 8, "policy.head.flow_steps": 2, "policy.selection.samples": 4, "sft.steps": 20,
+    "sft.batch": 16, "sft.warmup": 2, "co_rft.steps": 6, "co_rft.warmup": 2, "co_rft.actor_steps": 4,
+    "co_rft.batch": 16,
+}
+SMALL = Protocol("runs", seeds=(0,), trials=3)
+
+
+def group(tmp_path: Path, **changes: Any) -> Group:
+    return Group(PointSuite(), "near", 0, SMALL, tmp_path / "results", tmp_path / "work", recipe=RECIPE | changes)
+
+
+def plan(tmp_path: Path, names: tuple[str, ...], seeds: tuple[int, ...] = (0,)) -> Plan:
+    protocol = Protocol("runs", seeds=seeds, trials=3)
+    return Plan(protocol, tmp_path / "results/runs", tmp_path / "work", {"point": ("near", "far")}, chosen(names),
+                {"point": "point_suite:PointSuite"}, {"point": RECIPE})
+
+
+def test_every_arm_is_a_valid_recipe_and_every_parent_comes_before_its_children():
+    seen: set[str] = set()
+    for arm in ARMS.values():
+        for suite, recipe in RECIPES.items():
+            configure(arm, recipe, 0)
+            assert arm.parent is None or arm.parent in seen, f"{arm.name} in {suite}"
+        if arm.parent is not None:
+            parent = ARMS[arm.parent]
+            assert (parent.start, parent.failures, parent.demonstrations) == (
+                arm.start, arm.failures, arm.demonstrations), f"{arm.name} starts from other data"
+            assert not arm.main or parent.main
+        seen.add(arm.name)
+
+
+def test_run_time_arms_change_nothing_but_the_selection():
+    for arm in ARMS.values():
+        if arm.run_time:
+            assert arm.parent is not None and all(key.startswith("policy.selection.") for key in arm.settings)
+
+
+def test_a_group_writes_complete_runs_and_shares_stage_one(tmp_path):
+    made = group(tmp_path)
+    runs = {run.arm: run for run in made.run(chosen(["sft", "co_rft", "awr_n1"]))}
+    assert list(runs) == ["sft", "co_rft", "awr_n1"]
+    for run in runs.values():
+        assert records.read(records.path(tmp_path / "results", "point", "near", 0, run.arm)) == run
+        assert {split: len(trials.success) for split, trials in run.splits.items()} == {"ind": 3, "ood": 3}
+        assert run.limit == runs["sft"].limit and run.horizon == fixed.horizon_steps(run.limit)
+        assert set(run.splits["ood"].kind) == {"surrounded", "beyond"} and set(run.splits["ind"].kind) == {""}
+        assert run.splits["ind"].xy_m == runs["sft"].splits["ind"].xy_m, "paired scenes"
+    stage_one = [(tmp_path / "work/point/near/0" / name / "checkpoints/sft/model.safetensors").read_bytes()
+                 for name in ("sft", "co_rft")]
+    assert stage_one[0] == stage_one[1]
+    assert not (tmp_path / "work/point/near/0/awr_n1").exists(), "a run-time arm trains nothing"
+    assert runs["co_rft"].curves["values"]["q"] and runs["sft"].curves["sft"]["loss"]
+
+
+def test_deleted_run_folders_are_made_again_for_a_child(tmp_path):
+    list(group(tmp_path).run(chosen(["sft"])))
+    shutil.rmtree(tmp_path / "work")
+    (run,) = group(tmp_path).run(chosen(["sft_extra"]))
+    assert run.arm == "sft_extra" and (tmp_path / "work/point/near/0/sft/checkpoints/sft").exists()
+
+
+def test_a_recipe_that_diverges_counts_as_failures(tmp_path, monkeypatch):
+    from corft_core.evidence import group as module
+    from corft_core.learning.loop import Diverged
+
+    def diverge(*_: object, **__: object) -> None:
+        raise Diverged("the loss is nan")
+
+    monkeypatch.setattr(module, "train", diverge)
+    (run,) = group(tmp_path).run(chosen(["sft"]))
+    assert run.diverged == "the loss is nan"
+    assert run.splits["ind"].success == (False,) * 3 and set(run.splits["ind"].steps) == {run.horizon}
+
+
+def test_the_work_list_is_breadth_first_with_main_arms_first(tmp_path):
+    order = [(task, seed, arm.name) for _, task, seed, arm in plan(tmp_path, ("sft", "v_only"), (0, 1)).runs()]
+    assert order == [(task, seed, name) for name in ("sft", "v_only") for seed in (0, 1) for task in ("near", "far")]
+
+
+def test_lever_arms_run_on_the_tuning_tasks_of_the_cell_only(tmp_path):
+    made = Plan(Protocol(), tmp_path, tmp_path, {"cell": ("cup", "cube"), "metaworld": ("door",)},
+                chosen(["sft", "v_only", "sft_fixed"]), {}, RECIPES)
+    pairs = {arm.name: set(made.pairs(arm)) for arm in made.arms}
+    assert pairs["sft"] == {("cell", "cup"), ("cell", "cube"), ("metaworld", "door")}
+    assert pairs["v_only"] == {("cell", "cup"), ("metaworld", "door")}
+    assert pairs["sft_fixed"] == {("cell", "cup"), ("cell", "cube")}
+
+
+def test_finished_runs_are_skipped_until_their_settings_change(tmp_path):
+    todo = plan(tmp_path, ("sft",))
+    made = group(tmp_path)
+    made.results, made.protocol = todo.results, todo.protocol
+    list(made.run(chosen(["sft"])))
+    assert [(task, seed) for _, task, seed, _ in todo.left()] == [("far", 0)]
+    (file,) = todo.results.rglob("*.json")
+    run = records.read(file)
+    wanted = dict(run.settings)
+    assert records.outdated(run, wanted) == []
+    assert records.outdated(run, wanted | {"sft.lr": 0.5}) == [f"sft.lr: {run.settings['sft.lr']}, 0.5"]
+    del run.settings["co_rft.alpha"]
+    assert records.outdated(run, wanted) == [], "a setting that came later counts as its default"
+
+
+@pytest.mark.slow
+def test_two_workers_finish_everything_and_the_summary_holds_it(tmp_path):
+    lines: list[str] = []
+    todo = plan(tmp_path, ("sft", "co_rft"))
+    assert run_plan(todo, 2, lines.append) == 0
+    assert len(lines) == 5 and lines[0].startswith("4 runs left in 2 groups") and "min left" in lines[-1]
+    assert run_plan(todo, 2, lines.append) == 0 and lines[-1].startswith("0 runs left")
+    summary = write_summary(todo.results)
+    assert json.loads((tmp_path / "results/summary.json").read_text()) == summary
+    assert {"success_ratio", "cycle_time_ratio", "ood_success", "ood_drop_random_start", "targets"} <= set(
+        summary["point"])
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--arm", "ppo"], "no arm ppo"), (["--suite", "moon"], "no suite moon"), (["--set", "seed=1"], "belongs to"),
+])
+def test_wrong_words_are_explained(words, message, capsys):
+    assert program.main(["--list", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unreadable_run_is_named(tmp_path):
+    file = tmp_path / "cell/cup/0/sft.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    with pytest.raises(CorftError, match=r"sft\.json is no run"):
+        list(records.read_all(tmp_path))
+
+
+def test_the_quick_part_and_tuning_never_mix_with_the_evidence():
+    folders = [fixed.EVIDENCE.folder, fixed.QUICK.folder, fixed.tuning("a").folder]
+    assert len(set(folders)) == 3
+    assert not set(fixed.EVIDENCE.seeds) & set(fixed.TUNING.seeds)
+    assert fixed.EVIDENCE.first_scene + fixed.EVIDENCE.trials <= fixed.TUNING.first_scene
+    assert fixed.TUNING.tasks == runner.TUNING_TASKS
