@@ -87,9 +87,8 @@ def _resampled(block: Block, picked: NDArray[np.int64], runs: Array, rng: np.ran
         for place in range(len(data)):
             for number, trials in enumerate(data):
                 rows = np.flatnonzero(chosen[:, place] == number)
-                scenes = rng.integers(0, len(trials), (len(rows), len(trials)))
-                weights = np.zeros((len(rows), len(trials)))
-                np.add.at(weights, (np.arange(len(rows))[:, None], scenes), 1.0 / len(trials))
-                sums[rows] += weights @ trials
+                # How often each scene is drawn; N draws from N scenes are a multinomial.
+                often = rng.multinomial(len(trials), np.full(len(trials), 1.0 / len(trials)), len(rows))
+                sums[rows] += often @ trials / len(trials)
         result[draw, slot] = sums / len(data)
     return result
