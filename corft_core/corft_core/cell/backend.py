@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 from corft_core.errors import CorftError
 
@@ -24,14 +23,4 @@ except (AttributeError, RuntimeError) as error:
                      "On Debian and Ubuntu: apt-get install libegl1 libgl1 libgl1-mesa-dri; or "
                      "apt-get install libosmesa6 and MUJOCO_GL=osmesa") from error
 
-__all__ = ["make_renderer", "mujoco"]
-
-
-def make_renderer(model: Any, height: int, width: int) -> Any:
-    """``mujoco.Renderer``, or a CorftError that names the system packages it lacks."""
-    try:
-        return mujoco.Renderer(model, height=height, width=width)
-    except Exception as error:  # the GL loaders raise anything from AttributeError to their own EGLError
-        raise CorftError(f"off-screen rendering doesn't work with MUJOCO_GL={os.environ.get('MUJOCO_GL')}: {error!r}. "
-                         "On Debian and Ubuntu: apt-get install libegl1 libgl1 libgl1-mesa-dri; or "
-                         "apt-get install libosmesa6 and MUJOCO_GL=osmesa") from error
+__all__ = ["mujoco"]

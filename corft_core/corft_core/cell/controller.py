@@ -25,7 +25,8 @@ class TrajectoryRejected(CorftError):
 
 @dataclass(frozen=True)
 class DesiredState:
-    """Desired ``positions`` [rad], ``velocities`` [rad/s] and ``accelerations`` [rad/s²] of all joints, each (J,)."""
+    """Desired ``positions`` [rad], ``velocities`` [rad/s] and ``accelerations`` [rad/s²] of all joints, each (J,), or
+    (N, J) at N times."""
 
     positions: Array
     velocities: Array
@@ -77,13 +78,17 @@ class JointTrajectoryController:
         self._path = JointPath(self.joints, times, positions, velocities, accelerations)
         self._start_s = now_s
 
-    def desired(self, time_s: float) -> DesiredState:
-        """Desired state at ``time_s``, not before the last :meth:`accept`; at rest after the end."""
-        elapsed = time_s - self._start_s
-        if elapsed >= self._path.duration_s:
-            zeros = np.zeros(len(self.joints))
-            return DesiredState(self._path.positions[-1].copy(), zeros, zeros)
-        return DesiredState(*self._path.sample(elapsed))
+    def desired(self, time_s: float | Array) -> DesiredState:
+        """Desired state at ``time_s``, not before the last :meth:`accept`; at rest after the end.
+
+        For times (N,) the state's arrays are (N, J).
+        """
+        elapsed = np.asarray(time_s) - self._start_s
+        positions, velocities, accelerations = self._path.sample(elapsed)
+        ended = elapsed >= self._path.duration_s
+        if np.any(ended):
+            velocities[ended], accelerations[ended] = 0.0, 0.0
+        return DesiredState(positions, velocities, accelerations)
 
     def done(self, time_s: float) -> bool:
         """Whether the trajectory has ended."""

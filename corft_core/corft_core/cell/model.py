@@ -77,9 +77,9 @@ def _compiled(task: str) -> Any:
     get_task(task).add_objects(spec)
     _lamps_and_cameras(spec)
     model = spec.compile()
-    # What costs frame rate here is anti-aliasing, shadows and finely divided boxes, not the number of pixels.
-    model.vis.quality.offsamples = 0
-    model.vis.quality.numquads = 1
+    # What costs frame rate here is anti-aliasing, shadows and finely divided shapes, not the number of pixels.
+    quality = model.vis.quality
+    quality.offsamples, quality.numquads, quality.numslices, quality.numstacks = 0, 1, 14, 2
     return model
 
 

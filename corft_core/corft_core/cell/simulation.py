@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corft_core.cell import model as cell_model
-from corft_core.cell.backend import make_renderer, mujoco
+from corft_core.cell.backend import mujoco
 from corft_core.cell.controller import JointTrajectoryController
+from corft_core.cell.renderer import Renderer, borrow_renderer, return_renderer
 from corft_core.cell.scene import DEFAULT_TASK, Scene
 from corft_core.cell.tasks import get_task
 from corft_core.errors import CorftError
@@ -37,9 +37,8 @@ class Cell:
         self.task = get_task(task)
         self._model = cell_model.cell_model(task)
         self._data = mujoco.MjData(self._model)
-        self._renderers: dict[tuple[int, int], Any] = {}
-        # A renderer that lives until the interpreter is torn down complains about its lost display.
-        self._finalizer = weakref.finalize(self, _close_renderers, self._renderers)
+        self._renderer: Renderer | None = None
+        self._cameras = {name: self._model.camera(name).id for name in CAMERAS}
         self._home = np.asarray(home_rad, dtype=np.float64)
         self._arm = self._addresses(cell_model.ARM_JOINTS)
         self._fingers = self._addresses(cell_model.FINGER_JOINTS)
@@ -66,7 +65,7 @@ class Cell:
         self._model.light_diffuse[:] = self._lights * scene.light
         self.controller = JointTrajectoryController(cell_model.ARM_JOINTS, arm)
         self._gripper_target_m = self._gripper_setpoint_m = OPEN_M
-        self._actuate()
+        data.ctrl[:9] = self._controls(np.zeros(1))[0]
         mujoco.mj_forward(self._model, data)
         self.scene = scene
         self._achieved_since_s = None
@@ -116,10 +115,14 @@ class Cell:
 
     def step(self, duration_s: float) -> None:
         """Advance by ``duration_s``, a multiple of the controller's period of 5 ms."""
-        substeps = round(CONTROLLER_PERIOD_S / cell_model.TIMESTEP_S)
-        for _ in range(max(1, round(duration_s / CONTROLLER_PERIOD_S))):
-            self._actuate()
-            mujoco.mj_step(self._model, self._data, nstep=substeps)
+        model, data, substeps = self._model, self._data, round(CONTROLLER_PERIOD_S / cell_model.TIMESTEP_S)
+        periods = max(1, round(duration_s / CONTROLLER_PERIOD_S))
+        # MuJoCo's clock adds up its time steps, so these are the times at which each period will start.
+        ticks = np.full(periods * substeps, cell_model.TIMESTEP_S)
+        ticks[0] = data.time
+        for controls in self._controls(np.cumsum(ticks)[::substeps]):
+            data.ctrl[:9] = controls
+            mujoco.mj_step(model, data, nstep=substeps)
         if not self.task.achieved(self):
             self._achieved_since_s = None
         elif self._achieved_since_s is None:
@@ -132,16 +135,12 @@ class Cell:
         """
         if camera not in CAMERAS:
             raise CorftError(f"no camera {camera!r} in the cell, it has {', '.join(CAMERAS)}")
-        key = size or self.image_size
-        if key not in self._renderers:
-            self._renderers[key] = make_renderer(self._model, *key)
-        renderer = self._renderers[key]
-        renderer.update_scene(self._data, camera=camera)
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        if self._renderer is None:
+            self._renderer = borrow_renderer(self.task.name, self._model)
+            self._give_back = weakref.finalize(self, return_renderer, self._renderer)
         # The robot's own cameras never see above the horizon, and the sky costs a quarter of their time.
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = camera == "overview"
-        return renderer.render()
+        return self._renderer.draw(self._model, self._data, self._cameras[camera], size or self.image_size,
+                                   shadows=shadows, sky=camera == "overview")
 
     def field_of_view_rad(self, camera: str) -> float:
         """Vertical opening angle of a camera."""
@@ -184,22 +183,23 @@ class Cell:
                 for name in self.task.bodies}
 
     def close(self) -> None:
-        """Free the renderers; the cell can still step."""
-        _close_renderers(self._renderers)
+        """Give the renderer back; the cell can still step, and render again."""
+        if self._renderer is not None:
+            self._give_back()
+            self._renderer = None
 
-    def _actuate(self) -> None:
-        desired = self.controller.desired(self._data.time)
+    def _controls(self, times_s: Array) -> Array:
+        """Set-points (N, 9) of arm joints [rad] and fingers [m] at the starts (N,) of the controller's periods."""
+        desired = self.controller.desired(times_s)
+        controls = np.empty((len(times_s), 9))
         # The servo's damping acts on the measured velocity: leading by the desired one leaves no lag.
-        self._data.ctrl[:7] = desired.positions + self._velocity_lead * desired.velocities
+        controls[:, :7] = desired.positions + self._velocity_lead * desired.velocities
         travel = FINGER_SPEED_M_S * CONTROLLER_PERIOD_S
-        self._gripper_setpoint_m += max(-travel, min(travel, self._gripper_target_m - self._gripper_setpoint_m))
-        self._data.ctrl[7:9] = self._gripper_setpoint_m
+        for i in range(len(times_s)):
+            self._gripper_setpoint_m += max(-travel, min(travel, self._gripper_target_m - self._gripper_setpoint_m))
+            controls[i, 7:] = self._gripper_setpoint_m
+        return controls
 
     def _addresses(self, joints: tuple[str, ...]) -> NDArray[np.intp]:
         # All joints before the objects have one coordinate, so positions and velocities share addresses.
         return np.array([self._model.joint(name).qposadr[0] for name in joints])
-
-
-def _close_renderers(renderers: dict[tuple[int, int], Any]) -> None:
-    while renderers:
-        renderers.popitem()[1].close()

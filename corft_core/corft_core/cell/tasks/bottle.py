@@ -31,13 +31,16 @@ class Bottle(LiftTask):
         from corft_core.cell import shapes
 
         body = shapes.free_body(spec, "bottle")
-        grippy = shapes.GRIPPY
+        grippy = shapes.GRASPED_ONLY
         # Most of the mass low: a bottle with a rest of drink in it.
         shapes.cylinder(body, "bottle_foot", RADIUS_M, 0.0, 0.02, _DARK_GREEN, mass=0.12, **grippy)
         shapes.cylinder(body, "bottle_body", RADIUS_M, 0.02, SHOULDER_M, _GREEN, mass=0.03, **grippy)
         shapes.cylinder(body, "bottle_neck", NECK_RADIUS_M, SHOULDER_M, HEIGHT_M - CAP_M, _GREEN, mass=0.005, **grippy)
         shapes.cylinder(body, "bottle_cap", NECK_RADIUS_M + 0.003, HEIGHT_M - CAP_M, HEIGHT_M, _WHITE, mass=0.003,
                         **grippy)
+        for height in (shapes.BUMPER_M, SHOULDER_M - shapes.BUMPER_M):
+            shapes.bumpers(body, shapes.ring_of_points(RADIUS_M - shapes.BUMPER_M, height, 6))
+        shapes.bumpers(body, [[0.0, 0.0, HEIGHT_M - 0.01]])
 
     def grip(self, hand: ImperfectOperator) -> Grip:
         x, y, z = hand.view.objects["bottle"][0]

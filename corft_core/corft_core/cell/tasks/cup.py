@@ -30,15 +30,16 @@ class Cup(LiftTask):
         from corft_core.cell import shapes
 
         body = shapes.free_body(spec, "cup")
-        grippy = shapes.GRIPPY
-        shapes.cylinder(body, "cup_floor", RADIUS_M - WALL_M, 0.0, WALL_M, _DARK_TEAL, mass=0.03, **grippy)
-        width = RADIUS_M * math.tan(math.pi / SIDES)
+        grippy = shapes.GRASPED_ONLY
+        shapes.cylinder(body, "cup_floor", RADIUS_M - WALL_M, 0.001, WALL_M, _DARK_TEAL, mass=0.03, **grippy)
+        middle, width = RADIUS_M - WALL_M / 2, RADIUS_M * math.tan(math.pi / SIDES)
         for i in range(SIDES):
             angle = 2 * math.pi * i / SIDES
-            middle = RADIUS_M - WALL_M / 2
             shapes.box(body, f"cup_wall_{i}", [WALL_M / 2, width, HEIGHT_M / 2],
                        [middle * math.cos(angle), middle * math.sin(angle), HEIGHT_M / 2],
                        _TEAL if i % 2 else _DARK_TEAL, angle, mass=0.05 / SIDES, **grippy)
+        for height in (shapes.BUMPER_M, HEIGHT_M - shapes.BUMPER_M):
+            shapes.bumpers(body, shapes.ring_of_points(middle, height, 5))
 
     def grip(self, hand: ImperfectOperator) -> Grip:
         x, y, z = hand.view.objects["cup"][0]

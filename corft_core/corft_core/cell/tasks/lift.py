@@ -108,7 +108,7 @@ class LiftTask(Task):
         for attempt in range(1 if gives_up else habits.attempts):
             if attempt == 0 and not gives_up:
                 yield from self._hesitant_approach(hand)
-            yield from self._grasp(hand, _aside(rng, 0.03, 0.05) if gives_up else np.zeros(3))
+            yield from self._grasp(hand, _aside(rng, 0.04, 0.06) if gives_up else np.zeros(3))
             yield from self.lift(hand)
             if hand.view.objects[self.target][0][2] > start_m + 0.7 * self.lift_m:
                 yield from hand.wait(1.0)
