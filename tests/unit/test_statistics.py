@@ -100,3 +100,14 @@ def test_unknown_representation_is_refused() -> None:
 def test_statistics_of_nothing_are_refused() -> None:
     with pytest.raises(CorftError, match="at least one step"):
         Statistics.measure(np.zeros((0, 3)), np.zeros((0, 2, 3)), np.zeros((0, 2), bool), "relative")
+
+
+def test_state_and_absolute_action_may_differ_in_width() -> None:
+    state, action, valid = data()
+    wide = np.concatenate([state, state], -1)
+    statistics = Statistics.measure(wide, action, valid, "absolute")
+    assert statistics.state_mean.shape == (5,) and statistics.action_mean.shape == (3, 2)
+    decoded = statistics.decode_actions(statistics.encode_actions(action, wide), wide)
+    np.testing.assert_allclose(decoded, action, atol=1e-5)
+    with pytest.raises(CorftError, match="as many state as action values"):
+        Statistics.measure(wide, action, valid, "relative")

@@ -23,7 +23,11 @@ MIN_SCALE_RAD = 1e-3
 
 @dataclass(frozen=True)
 class Statistics:
-    """Arm quantities in rad. H chunk steps, J arm joints; states and actions carry the gripper as last entry."""
+    """H chunk steps; states and actions carry the gripper as last entry, which is left out here.
+
+    A robot's quantities are its J arm joints in rad; a benchmark's state has J = S − 1 values, its actions A − 1, in
+    their own units.
+    """
 
     representation: str
     state_mean: Array
@@ -31,13 +35,13 @@ class Statistics:
     state_scale: Array
     """(J,)"""
     action_mean: Array
-    """(H, J) of the representation."""
+    """(H, A − 1) of the representation."""
     action_scale: Array
-    """(H, J)"""
+    """(H, A − 1)"""
     action_low: Array
-    """(H, J) smallest value seen, of the representation; decoded actions stay within the seen range ± 10 %."""
+    """(H, A − 1) smallest value seen, of the representation; decoded actions stay within the seen range ± 10 %."""
     action_high: Array
-    """(H, J)"""
+    """(H, A − 1)"""
     samples: int
     """Steps the statistics were computed from."""
 
@@ -52,6 +56,9 @@ class Statistics:
             raise CorftError("statistics need at least one step; the training part of the data set is empty.")
         arm = action[..., :-1].astype(np.float64)
         if representation == "relative":
+            if state.shape[-1] != action.shape[-1]:
+                raise CorftError(f"relative actions need as many state as action values; got {state.shape[-1]} and "
+                                 f"{action.shape[-1]}.")
             arm = arm - state[:, None, :-1]
         elif representation != "absolute":
             raise CorftError(f"action representation {representation!r}: expected relative or absolute.")
