@@ -42,14 +42,17 @@ def critic_settings(config: TrainConfig) -> dict[str, Any] | None:
 
 
 class CoRFTStage:
-    """Steps 0 … critic_steps − 1 move the critic (deterministic extractions after the warm-up also the actor); awr
-    and imitation then take `actor_steps` steps with the actor."""
+    """`train_index`: frames of the critic's data; `imitation_index`: those that stage 1 imitated.
+
+    Steps 0 … critic_steps − 1 move the critic (deterministic extractions after the warm-up also the actor); awr
+    and imitation then take `actor_steps` steps with the actor.
+    """
 
     name = "co_rft"
 
     def __init__(
         self, actor: Actor, critic: Critic, frames: CachedFrames, table: ChunkTable, train_index: Tensor,
-        config: TrainConfig, device: torch.device,
+        config: TrainConfig, device: torch.device, imitation_index: Tensor | None = None,
     ) -> None:
         self.frames, self.config, self.settings = frames, config, config.co_rft
         extraction = self.settings.extraction
@@ -57,7 +60,9 @@ class CoRFTStage:
         self.steps = self.critic_steps + (self.settings.actor_steps if extraction in AFTER_CRITIC else 0)
         seed_step(config.seed, STAGE_NUMBER, -1)
         self.critic = CriticTraining(actor, critic, frames, table, train_index, config, device)
-        self.extraction = Extraction(actor, frames, train_index, config)
+        self.extraction = Extraction(
+            actor, frames, train_index, train_index if imitation_index is None else imitation_index, config
+        )
 
     @property
     def run_time_critic(self) -> Critic | None:
@@ -76,7 +81,7 @@ class CoRFTStage:
         seed_step(self.config.seed, STAGE_NUMBER, step)
         settings = self.settings
         if step >= self.critic_steps:
-            return self.extraction.imitate(self.critic if settings.extraction == "awr" else None)
+            return self.extraction.regress(self.critic) if settings.extraction == "awr" else self.extraction.imitate()
         if step and step % settings.refresh == 0:
             self.critic.refresh()
             self.extraction.weights = None

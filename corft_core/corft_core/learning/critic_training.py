@@ -59,7 +59,7 @@ class CriticTraining:
         moved = [p for p in critic.parameters() if p.requires_grad] if not self.value_only else []
         moved += list(self.state_value.parameters()) if self.state_value is not None else []
         self.parameters = moved
-        self.optimizer = torch.optim.AdamW(moved, settings.lr, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(moved, settings.lr, weight_decay=settings.weight_decay, fused=True)
         self.networks = TargetNetworks(critic, actor, settings.tau) if settings.target_source == "network" else None
         self.pool = self._policy_pool()
         self.values = self._returns(self.table.mc_return)

@@ -22,12 +22,15 @@ from corft_core.policy.heads import masked_chunk_mean
 class Extraction:
     """Actor, its optimiser and average, and the advantage weights of all N frames."""
 
-    def __init__(self, actor: Actor, frames: CachedFrames, train_index: Tensor, config: TrainConfig) -> None:
-        self.actor, self.frames, self.train_index, self.config = actor, frames, train_index, config
+    def __init__(
+        self, actor: Actor, frames: CachedFrames, train_index: Tensor, imitation_index: Tensor, config: TrainConfig
+    ) -> None:
+        self.actor, self.frames, self.config = actor, frames, config
+        self.train_index, self.imitation_index = train_index, imitation_index
         self.settings = config.co_rft
         self.optimizer = torch.optim.AdamW(
             [p for p in actor.parameters() if p.requires_grad], self.settings.actor_lr,
-            weight_decay=config.sft.weight_decay,
+            weight_decay=config.sft.weight_decay, fused=True,
         )
         self.average = Averaged([actor], config.sft.ema)
         self.updates = 0
@@ -43,19 +46,29 @@ class Extraction:
         delay = self.settings.policy_delay
         return coupled_step // delay if delay else coupled_step * self.total // max(1, self.coupled_steps)
 
-    def imitate(self, critic: CriticTraining | None) -> dict[str, float]:
-        """One step of advantage-weighted regression; without a critic plain imitation, stage 1 continued."""
-        index = draw_batch(self.train_index, self.settings.batch)
-        samples = self.frames.samples
-        weight = None if critic is None else self._weights(critic)[index]
+    def imitate(self) -> dict[str, float]:
+        """One step of plain imitation, stage 1 continued: the same frames and chunks."""
+        index, samples = draw_batch(self.imitation_index, self.settings.batch), self.frames.samples
+        return self._imitation_step(index, samples.imitation_actions, samples.imitation_valid, None)
+
+    def regress(self, critic: CriticTraining) -> dict[str, float]:
+        """One step of advantage-weighted regression over all recorded chunks."""
+        index, samples = draw_batch(self.train_index, self.settings.batch), self.frames.samples
+        weight = self._weights(critic)[index]
+        info = self._imitation_step(index, samples.actions, samples.valid, weight)
+        return info | {"largest_weight": float(weight.max())}
+
+    def _imitation_step(
+        self, index: Tensor, actions: Tensor, valid: Tensor, weight: Tensor | None
+    ) -> dict[str, float]:
         observation = noisy(self.frames.observe(index), self.actor, self.config.sft)
         self.actor.train()
         loss, info = bc_loss(
-            self.actor, observation, samples.actions[index], samples.valid[index], samples.keyframe[index],
+            self.actor, observation, actions[index], valid[index], self.frames.samples.keyframe[index],
             self.config.sft.keyframe_weight, weight,
         )
         self._update(loss)
-        return info if weight is None else info | {"largest_weight": float(weight.max())}
+        return info
 
     def follow(self, critic: CriticTraining) -> dict[str, float]:
         """One step of a deterministic actor along the critic; see `actor_loss`."""

@@ -72,7 +72,7 @@ class PolicyConfig:
     """Everything needed to rebuild the networks of a checkpoint."""
 
     horizon: int = option(10, "actions in a chunk [study; paper: not reported]", 1, 200)
-    backbone: str = option("effnet", "effnet, tiny, or hf:<folder or hub id>")
+    backbone: str = option("effnet", "effnet, tiny, none (tasks without cameras), or hf:<folder or hub id>")
     backbone_options: dict = dataclasses.field(
         default_factory=dict, metadata={"doc": "keyword arguments of the backbone"}
     )

@@ -1,0 +1,106 @@
+"""A chain of states with known values, and stage 2 on data of a random operator walking along it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from corft_core.data.chunks import ChunkTable, build_chunks
+from corft_core.learning.co_rft_stage import CoRFTStage
+from corft_core.learning.config import TrainConfig
+from corft_core.learning.frames import CachedFrames, Samples
+from corft_core.policy.actor import Actor, Critic, Shapes
+from corft_core.policy.options import override
+
+LENGTH, HORIZON, GAMMA = 5, 3, 0.8
+
+
+@dataclass
+class Chain:
+    """States 0 … 4; action +1 advances, −1 stays; reaching 5 ends the task with reward 1."""
+
+    table: ChunkTable
+    frames: CachedFrames
+    state: np.ndarray
+    """(N,)."""
+
+    @property
+    def advancing_values(self) -> np.ndarray:
+        """V of the policy that always advances, by dynamic programming, (N,)."""
+        value = np.zeros(LENGTH + 1)
+        for state in range(LENGTH - 1, -1, -1):
+            value[state] = 1.0 if state == LENGTH - 1 else GAMMA * value[state + 1]
+        return value[self.state]
+
+    @property
+    def behaviour_values(self) -> np.ndarray:
+        """V of the operator, who advances with probability 0.6, by dynamic programming, (N,)."""
+        value = np.zeros(LENGTH + 1)
+        for _ in range(500):
+            for state in range(LENGTH):
+                reached = 1.0 if state == LENGTH - 1 else GAMMA * value[state + 1]
+                value[state] = 0.6 * reached + 0.4 * GAMMA * value[state]
+        return value[self.state]
+
+
+def make_chain(episodes: int = 60, failures: int = 0, seed: int = 0) -> Chain:
+    """Episodes of an operator who advances with probability 0.6; the last `failures` are cut off before the end."""
+    rng = np.random.default_rng(seed)
+    states, actions, owner, done = [], [], [], []
+    for number in range(episodes):
+        state = int(rng.integers(LENGTH))
+        failed = number >= episodes - failures
+        for _ in range(4 if failed else 1000):
+            advance = bool(rng.random() < 0.6) and not (failed and state == LENGTH - 1)
+            states.append(state)
+            actions.append([1.0 if advance else -1.0, 1.0])
+            owner.append(number)
+            state += advance
+            done.append(state == LENGTH)
+            if state == LENGTH:
+                break
+    ends, position = np.array(done), np.array(states)
+    table = build_chunks(np.array(owner), np.array(actions), ends.astype(float), ends, HORIZON, GAMMA)
+    count = len(table)
+    chunk, valid = torch.from_numpy(table.action), torch.from_numpy(table.valid)
+    columns = {
+        "state": torch.eye(LENGTH)[position], "actions": chunk, "valid": valid, "imitation_actions": chunk,
+        "imitation_valid": valid, "keyframe": torch.zeros(count, LENGTH - 1),
+        "text_index": torch.zeros(count, dtype=torch.long), "instructions": ("go",),
+    }
+    samples = Samples(**{field.name: columns[field.name] for field in fields(Samples)})
+    frames = CachedFrames(samples, torch.zeros(count, 0, 0, 0), torch.zeros(1, 0), samples.text_index)
+    return Chain(table, frames, position)
+
+
+def chain_config(**pairs: object) -> TrainConfig:
+    """Defaults but for the chain's horizon and discount; `pairs` use __ for the dot."""
+    base: dict[str, object] = {
+        "policy.horizon": HORIZON, "policy.backbone": "none", "policy.encoder.embedding": 32, "policy.head.width": 32,
+        "policy.head.kind": "chunk", "co_rft.gamma": GAMMA, "sft.token_noise": 0.0, "sft.ema": 0.0,
+    }
+    return override(TrainConfig, {}, base | {key.replace("__", "."): value for key, value in pairs.items()})
+
+
+def chain_stage(chain: Chain, config: TrainConfig, advancing: bool = True) -> CoRFTStage:
+    """Stage 2 behind a stage 1 that learned to advance always (a deterministic head), or that learned nothing."""
+    torch.manual_seed(0)
+    shapes = Shapes(cameras=0, vision_shape=(0, 0), text_dim=0, state_dim=LENGTH, action_dim=2)
+    actor, critic = Actor(shapes, config.policy), Critic(shapes, config.policy)
+    critic.encoder.load_state_dict(actor.encoder.state_dict())
+    if advancing:
+        last = actor.head.trunk.last[-1]
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.ones_(last.bias)
+    everything = torch.arange(len(chain.table))
+    return CoRFTStage(actor, critic, chain.frames, chain.table, everything, config, torch.device("cpu"), everything)
+
+
+def run(stage: CoRFTStage) -> dict[str, float]:
+    """All steps of the stage; returns the last step's log."""
+    info: dict[str, float] = {}
+    for step in range(stage.steps):
+        info = stage.step(step)
+    return info
