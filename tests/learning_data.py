@@ -63,5 +63,6 @@ def small_config(**pairs: object) -> TrainConfig:
         "sft.shift_px": 0, "sft.token_noise": 0.1, "co_rft.steps": 8, "co_rft.warmup": 4, "co_rft.refresh": 3,
         "co_rft.batch": 8,
         "co_rft.actor_steps": 4, "log_every": 2, "save_every": 1000, "threads": 1,
+        "tensorboard": False, "check_frames": 8,
     }
     return override(TrainConfig, {}, base | {key.replace("__", "."): value for key, value in pairs.items()})

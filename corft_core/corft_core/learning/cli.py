@@ -11,8 +11,10 @@ import yaml
 
 from corft_core.data.lerobot_reader import EpisodeDataset
 from corft_core.errors import CorftError
+from corft_core.files import write_json
 from corft_core.learning.config import TrainConfig
-from corft_core.learning.run_folder import RunFolder
+from corft_core.learning.offline_check import check_run, lines
+from corft_core.learning.run_folder import FINISHED, RunFolder
 from corft_core.learning.trainer import train
 from corft_core.policy.options import ConfigError, describe, override
 
@@ -55,9 +57,25 @@ def start_run(
 
 def resume_run(folder: Path, device: str, quiet: bool) -> Path:
     """Continue a run from its last save, with its own settings and data set."""
-    settings, dataset = RunFolder(folder).read()
+    run = RunFolder(folder)
+    settings, dataset = run.read()
+    saved = run.saved()
+    if saved is not None and saved[0] == FINISHED:
+        print(f"{folder} is finished; to go on with other settings give --from {folder}", flush=True)
     _check_device(device)
     return train(EpisodeDataset.open(dataset), folder, settings, resume=True, device=device, quiet=quiet)
+
+
+def check_run_offline(folder: Path, dataset: Path | None, device: str) -> Path:
+    """Check a run's checkpoints against its own data set or another one; returns the report's path."""
+    run = RunFolder(folder)
+    settings, own = run.read()
+    _check_device(device)
+    report = check_run(folder, EpisodeDataset.open(dataset or own), settings, device, own=dataset is None)
+    path = run.check_path if dataset is None else folder / f"offline_check_{dataset.resolve().name}.json"
+    write_json(path, report)
+    print("\n".join(lines(report)), flush=True)
+    return path
 
 
 def _check_device(device: str) -> None:

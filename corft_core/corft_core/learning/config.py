@@ -124,7 +124,9 @@ class TrainConfig:
     threads: int = option(0, "torch threads; 0 = all cores for a trained backbone, half for a frozen one", 0, 1024)
     log_every: int = option(50, "steps between lines of metrics.jsonl", 1, 1_000_000)
     save_every: int = option(1000, "steps between saves for --resume", 1, 1_000_000)
+    tensorboard: bool = option(True, "write RUN/tensorboard beside metrics.jsonl")
     held_out: int = option(0, "last episodes kept out of training, to log their action error", 0, 100_000)
+    check_frames: int = option(256, "frames of the offline check of each checkpoint, 0 = no check", 0, 1_000_000)
     policy: PolicyConfig = section(PolicyConfig, "networks")  # noqa: RUF009
     sft: SFTConfig = section(SFTConfig, "stage 1")  # noqa: RUF009
     co_rft: CoRFTConfig = section(CoRFTConfig, "stage 2")  # noqa: RUF009

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from corft_core.errors import CorftError
+from corft_core.learning import processes
 from corft_core.learning.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,14 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: Any) -> None:
+        if self.signal == number == signal.SIGINT:  # a second Ctrl-C does not wait
+            raise KeyboardInterrupt
         self.signal = number
+
+    def check(self, run: RunFolder) -> None:
+        """Raise Interrupted when asked to stop outside a stage, where nothing needs saving."""
+        if self.signal is not None and processes.count() == 1:
+            raise Interrupted(f"stopped by a signal; continue with ros2 run corft trainer --resume {run.folder}")
 
 
 def run_stage(
@@ -90,25 +99,38 @@ def run_stage(
         info = stage.step(step)
         for key, value in info.items():
             if not math.isfinite(value):
-                raise Diverged(
-                    f"{stage.name} step {step}: {key} is {value}. Lower the learning rate, check the data set with "
-                    f"bag_to_dataset's report; the last good state is in {run.resume_path}."
-                )
+                raise Diverged(_not_finite(stage.name, step, key, value, run))
             sums[key] = sums.get(key, 0.0) + value
             counts[key] = counts.get(key, 0) + 1
         done = step + 1
         phase, first = stage.phase(step)
         ends = done == stage.steps or stage.phase(done)[0] != phase
         if (done - first) % log_every == 0 or ends:
-            row = {key: sums[key] / counts[key] for key in sums}
+            row = _over_processes({key: sums[key] / counts[key] for key in sums})
             run.log(phase, done - first, row | {"seconds": time.monotonic() - began})
             bar.set_postfix({key: f"{value:.3g}" for key, value in list(row.items())[:3]})
             sums, counts = {}, {}
-        if stop.signal is not None or (done % save_every == 0 and done < stage.steps):
+        stopped = processes.any_of(stop.signal is not None)
+        if stopped or (done % save_every == 0 and done < stage.steps):
             run.save_state(stage.name, done, stage.tensors(), stage.extra() | {"sums": sums, "counts": counts})
-        if stop.signal is not None:
+        if stopped:
             bar.close()
             raise Interrupted(
-                f"stopped at {stage.name} step {done} by signal {stop.signal}; continue with "
+                f"stopped at {stage.name} step {done} by a signal; continue with "
                 f"ros2 run corft trainer --resume {run.folder}"
             )
+
+
+def _not_finite(stage: str, step: int, key: str, value: float, run: RunFolder) -> str:
+    saved = f"The last good state is in {run.resume_path}." if run.saved() else "Nothing had been saved yet."
+    hint = "the learning rate (sft.lr, sft.backbone_lr)" if stage == "sft" else "co_rft.lr or co_rft.actor_lr"
+    return (f"{stage} step {step}: {key} is {value}. Lower {hint} in a new run; if it happens at the first steps, look "
+            f"for odd values in bag_to_dataset's report. {saved}")
+
+
+def _over_processes(row: dict[str, float]) -> dict[str, float]:
+    """Mean of every value over the processes."""
+    if processes.count() == 1:
+        return row
+    means = processes.mean(torch.tensor(list(row.values()), dtype=torch.float64))
+    return dict(zip(row, means.tolist(), strict=True))

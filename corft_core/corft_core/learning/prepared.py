@@ -40,6 +40,7 @@ def check_data(dataset: TrainingData, config: TrainConfig) -> None:
 class Prepared:
     """N steps, in the data set's order."""
 
+    dataset: TrainingData
     contract: Features
     table: ChunkTable
     trained: NDArray[np.bool_]
@@ -70,7 +71,7 @@ class Prepared:
             valid = np.concatenate([valid, imitation.valid[imitation.rows]])
         statistics = Statistics.measure(state, action, valid, contract.action_representation)
         return cls(
-            contract, table, trained, imitation, statistics,
+            dataset, contract, table, trained, imitation, statistics,
             Samples.build(dataset, table, statistics, device, imitation.action, imitation.valid),
             [dataset.images()[camera.name] for camera in contract.cameras], device,
         )

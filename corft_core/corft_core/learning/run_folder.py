@@ -1,4 +1,4 @@
-"""A run's folder: config.json, metrics.jsonl, checkpoints/, critic.safetensors, resume/.
+"""A run's folder: config.json, metrics.jsonl, tensorboard/, checkpoints/, critic.safetensors, resume/.
 
 Saves are atomic; under torchrun only the main process writes.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,14 @@ from corft_core.errors import CorftError
 from corft_core.files import atomic_folder, write_bytes, write_json, write_text
 from corft_core.learning import processes
 from corft_core.learning.config import TrainConfig
+from corft_core.learning.tensorboard_log import TensorBoardLog
 from corft_core.policy.options import parse
 
 CONFIG_VERSION = 2
+SavedState = tuple[str, int, dict[str, Tensor], dict[str, Any]]
+"""Stage, its finished steps, tensors, JSON state."""
+FINISHED = "finished"
+"""Stage of a run with nothing left to do."""
 
 
 class RunFolder:
@@ -32,6 +39,8 @@ class RunFolder:
         self.metrics_path = self.folder / "metrics.jsonl"
         self.resume_path = self.folder / "resume"
         self.critic_path = self.folder / "critic.safetensors"
+        self.check_path = self.folder / "offline_check.json"
+        self.board: TensorBoardLog | None = None
 
     def checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / stage
@@ -84,12 +93,30 @@ class RunFolder:
         row |= {key: round(value, 6) if math.isfinite(value) else None for key, value in info.items()}  # type: ignore[misc]
         with self.metrics_path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            self.board.write(row)
+
+    @contextmanager
+    def tensorboard(self, wanted: bool) -> Iterator[None]:
+        """Inside the block rows also go to RUN/tensorboard, if `wanted`; those there are already are written anew."""
+        if wanted and processes.is_main():
+            self.board = TensorBoardLog(self.folder / "tensorboard", self.metrics())
+        try:
+            yield
+        finally:
+            if self.board is not None:
+                self.board.close()
+                self.board = None
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl."""
         if not self.metrics_path.exists():
             return []
         return [json.loads(line) for line in self.metrics_path.read_text().splitlines() if line.strip()]
+
+    def checks(self) -> dict[str, Any]:
+        """Checkpoints of offline_check.json."""
+        return json.loads(self.check_path.read_text())["checkpoints"] if self.check_path.exists() else {}
 
     def save_critic(self, tensors: dict[str, Tensor]) -> None:
         """Keep a finished critic for runs that start from this one."""
@@ -106,13 +133,20 @@ class RunFolder:
             rows = len(self.metrics())
             write_json(temporary / "state.json", {"stage": stage, "step": step, "metric_rows": rows, **extra})
 
-    def has_state(self) -> bool:
-        """Whether a stage's state was saved."""
-        return (self.resume_path / "state.json").exists()
+    def saved(self) -> tuple[str, int] | None:
+        """Stage and finished steps of what `save_state` wrote last, or None."""
+        path = self.resume_path / "state.json"
+        if not path.exists():
+            return None
+        try:
+            header = json.loads(path.read_text())
+            return header["stage"], header["step"]
+        except (OSError, json.JSONDecodeError, KeyError) as error:
+            raise CorftError(f"{self.resume_path} is damaged ({error}); train again into a new folder.") from error
 
-    def load_state(self) -> tuple[str, int, dict[str, Tensor], dict[str, Any]] | None:
+    def load_state(self) -> SavedState | None:
         """What `save_state` wrote last, or None; later metrics rows are dropped, they will be written again."""
-        if not self.has_state():
+        if self.saved() is None:
             return None
         try:
             header = json.loads((self.resume_path / "state.json").read_text())

@@ -16,21 +16,25 @@ import torch
 from tqdm import tqdm
 
 from corft_core.features import image_size
+from corft_core.files import write_json
 from corft_core.learning import processes
 from corft_core.learning.co_rft_stage import CoRFTStage, critic_settings
 from corft_core.learning.config import TrainConfig
 from corft_core.learning.curves import draw_curves
 from corft_core.learning.frames import CachedFrames, LiveFrames
 from corft_core.learning.loop import StopRequest, run_stage
+from corft_core.learning.offline_check import NO_SUCCESS_RATE, check_policy, lines, measured_on
 from corft_core.learning.prepared import Prepared, check_data
 from corft_core.learning.q_export import export_q_vs_return
 from corft_core.learning.reuse import EarlierRun, FeatureCache, check_unchanged, data_digest
-from corft_core.learning.run_folder import RunFolder
+from corft_core.learning.run_folder import FINISHED, RunFolder, SavedState
 from corft_core.learning.sft import SFTStage
+from corft_core.learning.tensorboard_log import require_tensorboard
 from corft_core.learning.training_data import TrainingData
 from corft_core.policy.actor import Actor, Critic
 from corft_core.policy.backbones import make_backbone
 from corft_core.policy.checkpoint import Bundle, load_checkpoint, network_shapes, save_checkpoint, with_selection
+from corft_core.policy.policy import Policy
 
 
 def train(
@@ -47,10 +51,15 @@ def train(
     """
     run = RunFolder(folder)
     check_data(dataset, config)
+    if config.tensorboard:
+        require_tensorboard()
     digest = data_digest(dataset)
     if resume:
         check_unchanged(run, digest)
-        init = None if run.has_state() else run.init()
+        saved = run.saved()
+        if saved is not None and saved[0] == FINISHED:
+            return run.folder
+        init = None if saved is not None and saved[1] else run.init()
     earlier = EarlierRun(init, config, digest) if init is not None else None
     with processes.joined(device) as own_device, StopRequest().listening() as stop:
         if not resume:
@@ -76,6 +85,14 @@ class _Training:
 
     def fit(self, resume: bool) -> None:
         saved = self.run.load_state() if resume else None
+        with self.run.tensorboard(self.config.tensorboard):
+            self._both_stages(resume, saved)
+        if processes.is_main():
+            draw_curves(self.run)
+        self.run.save_state(FINISHED, 0, {}, {})
+        processes.wait()
+
+    def _both_stages(self, resume: bool, saved: SavedState | None) -> None:
         stage, start, tensors, extra = saved if saved is not None else ("sft", 0, {}, {})
         finished, config = self.run.checkpoint("sft"), self.config
         if resume and finished.exists():
@@ -87,10 +104,9 @@ class _Training:
             self._new_networks()
             self._imitate(start, tensors, extra)
         if config.co_rft.steps:
+            if stage == "sft":
+                self.run.save_state("co_rft", 0, {}, {})
             self._co_rft(self._cached(), *((start, tensors, extra) if stage == "co_rft" else (0, {}, {})))
-        if processes.is_main():
-            draw_curves(self.run)
-        processes.wait()
 
     def _new_networks(self) -> None:
         config, contract = self.config, self.data.contract
@@ -160,7 +176,11 @@ class _Training:
         if frames is None:
             count = len(data.samples)
             with tqdm(total=count, desc="features", unit="frame", disable=self.quiet, mininterval=1.0) as bar:
-                frames = CachedFrames.compute(self.backbone, data.images, data.samples, data.device, bar.update)
+                def progress(frames_done: int) -> None:
+                    bar.update(frames_done)
+                    self.stop.check(self.run)
+
+                frames = CachedFrames.compute(self.backbone, data.images, data.samples, data.device, progress)
             if self.features is not None:
                 self.features.put(key, frames)
         self.frames = frames
@@ -179,12 +199,24 @@ class _Training:
     def _save(self, stage: str, critic: Critic | None) -> None:
         if not processes.is_main():
             return
-        config = self.config.policy if critic is not None else with_selection(self.config.policy, 1)
-        save_checkpoint(self.run.checkpoint(stage), Bundle(
-            config=config, contract=self.data.contract, statistics=self.data.statistics, backbone=self.backbone,
-            actor=self.actor, critic=critic, policy_id=f"{self.identity}-{stage}", stage=stage,
-            instructions=self.data.samples.instructions,
-        ))
+        data, config = self.data, self.config
+        bundle = Bundle(
+            config=config.policy if critic is not None else with_selection(config.policy, 1), contract=data.contract,
+            statistics=data.statistics, backbone=self.backbone, actor=self.actor, critic=critic,
+            policy_id=f"{self.identity}-{stage}", stage=stage, instructions=data.samples.instructions,
+        )
+        save_checkpoint(self.run.checkpoint(stage), bundle)
+        if config.check_frames:
+            rows = ~data.trained if config.held_out else data.trained
+            policy = Policy(bundle, str(data.device))
+            checked = check_policy(policy, data.dataset, data.table, rows, config.check_frames)
+            report = {
+                "note": NO_SUCCESS_RATE, "measured_on": measured_on(config.held_out, data.dataset.num_episodes),
+                "checkpoints": self.run.checks() | {stage: checked},
+            }
+            write_json(self.run.check_path, report)
+            if not self.quiet:
+                print("\n".join(lines(report | {"checkpoints": {stage: checked}})), flush=True)
 
 
 def _default_threads(frozen: bool) -> int:

@@ -19,10 +19,13 @@ examples:
   ros2 run corft trainer data/pick out/pick --backbone tiny --device cuda
   ros2 run corft trainer --resume out/pick
   ros2 run corft trainer data/pick out/pick_alpha1 --from out/pick --set co_rft.alpha=1
+  ros2 run corft trainer --check out/pick
+  ros2 run corft trainer data/other_day --check out/pick
   ros2 run corft trainer --settings
 
-The run folder receives config.json, metrics.jsonl, curves.png, q_vs_return.json, checkpoints/sft and
-checkpoints/co_rft. Start the policy with: ros2 launch corft bringup.launch.py checkpoint:=out/pick/checkpoints/co_rft
+The run folder receives config.json, metrics.jsonl, tensorboard/, curves.png, q_vs_return.json, offline_check.json,
+checkpoints/sft and checkpoints/co_rft. Start the policy with:
+  ros2 launch corft bringup.launch.py checkpoint:=out/pick/checkpoints/co_rft
 """
 
 
@@ -41,6 +44,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue this run, with its own settings")
     parser.add_argument("--from", dest="init", type=Path, metavar="RUN", help="take stage 1 from this finished run on "
                         "the same data, and its critic where all critic settings agree; train only the rest")
+    parser.add_argument("--check", type=Path, metavar="RUN", help="compare the checkpoints of this run with recorded "
+                        "actions, of its own data set or of DATASET; writes RUN/offline_check.json (no success rate)")
     parser.add_argument("--settings", action="store_true", help="print every setting with default and meaning")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
@@ -62,12 +67,15 @@ def run(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     require_torch()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core to others
-    from corft_core.learning.cli import print_settings, resume_run, start_run
+    from corft_core.learning.cli import check_run_offline, print_settings, resume_run, start_run
 
     if arguments.settings:
         print_settings()
         return 0
     print(f"python: {sys.executable}", flush=True)
+    if arguments.check is not None:
+        print(f"written: {check_run_offline(arguments.check, arguments.dataset, arguments.device)}")
+        return 0
     if arguments.resume is not None:
         if arguments.dataset is not None or arguments.config or arguments.set or arguments.backbone \
                 or arguments.init:
