@@ -52,7 +52,7 @@ class Grip:
 
     ``position_m`` (3,), ``yaw_rad`` and ``pitch_rad`` as in :func:`kinematics.tool_orientation`. ``approach_m`` (3,)
     leads from there back to where the tool comes straight in from. ``beside_m`` (3,): where a miss closes instead,
-    without touching the object.
+    without touching the object; its horizontal part may go either way.
     """
 
     position_m: Array
@@ -129,7 +129,8 @@ class LiftTask(Task):
             yield from hand.wait(rng.uniform(0.2, 0.8))
         elif fault < habits.aim_error + habits.miss:
             grip = self.grip(hand)
-            beside = grip.beside_m * [rng.choice([-1.0, 1.0]), 1.0, 1.0]
+            side = rng.choice([-1.0, 1.0])
+            beside = grip.beside_m * [side, side, 1.0]
             yield from _to(hand, grip, 1.0, beside, 1.0)
             yield from _to(hand, grip, 0.0, beside, 0.5)
             yield from hand.close(0.4)
