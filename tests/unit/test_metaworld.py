@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corft_core.benchmarks.metaworld import TASKS, MetaWorldSuite
@@ -33,6 +33,7 @@ def place(scene_id: str) -> tuple[float, float]:
     return float(unit[0]), float(unit[1])
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(SUITE.tasks), st.sampled_from(["demo", "ind", "ood"]), st.integers(0, 10_000))
 def test_a_scene_follows_from_its_id_and_lies_in_its_split(task: str, split: str, number: int) -> None:
     scene_id = f"{task}/{split}/{number}"
@@ -42,6 +43,7 @@ def test_a_scene_follows_from_its_id_and_lies_in_its_split(task: str, split: str
     u, v = place(scene_id)
     in_patch = task != "drawer-open-v3" and PATCH_U[0] <= u <= PATCH_U[1] and PATCH_V[0] <= v <= PATCH_V[1]
     assert (u > SEEN_U or in_patch) == (split == "ood")
+    assert SUITE.unseen_kind(scene_id) == ("surrounded" if in_patch else "beyond" if u > SEEN_U else "")
 
 
 def test_splits_and_seeds_share_no_scene() -> None:

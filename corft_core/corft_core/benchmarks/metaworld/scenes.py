@@ -36,6 +36,11 @@ class Task:
     goal_apart_m: float = 0.0
     """Meta-World's smallest horizontal distance of object and goal."""
 
+    @property
+    def flat(self) -> bool:
+        """Whether the object's range is two-dimensional, so that positions can be surrounded."""
+        return self.high_m[1] > self.low_m[1]
+
 
 TASKS = {
     "pick-place-v3": Task("pick up the puck and bring it to the goal", (-0.1, 0.6, 0.02, -0.1, 0.8, 0.05),
@@ -65,13 +70,21 @@ def parse_scene(scene_id: str) -> tuple[str, str, int]:
     return parts[0], parts[1], int(parts[2])
 
 
+def unseen_kind(scene_id: str) -> str:
+    """Of an unseen scene: "surrounded" by demonstrated positions, or "beyond" them; empty for other splits."""
+    name, split, number = parse_scene(scene_id)
+    if split != "ood":
+        return ""
+    return "surrounded" if TASKS[name].flat and number % 2 == 0 else "beyond"
+
+
 def scene_vector(scene_id: str) -> Array:
     """Meta-World's random vector of a scene: object position [m], and goal [m] where the task has one."""
     name, split, number = parse_scene(scene_id)
     task = TASKS[name]
     rng = np.random.default_rng([zlib.crc32(f"{name}/{split}".encode()), number])
     low, high = np.array(task.low_m), np.array(task.high_m)
-    u, v = _place(rng, split, number, flat=high[1] > low[1])
+    u, v = _place(rng, split, unseen_kind(scene_id) == "surrounded", task.flat)
     while True:
         vector = rng.uniform(low, high)
         vector[:2] = low[:2] + np.array([u, v]) * (high - low)[:2]
@@ -79,13 +92,13 @@ def scene_vector(scene_id: str) -> Array:
             return vector
 
 
-def _place(rng: np.random.Generator, split: str, number: int, flat: bool) -> tuple[float, float]:
-    """The object's place in units of the range; `flat`: the range is two-dimensional."""
+def _place(rng: np.random.Generator, split: str, surrounded: bool, flat: bool) -> tuple[float, float]:
+    """The object's place in units of the range."""
     if split.startswith("fixed"):
         return FIXED_U, FIXED_V
+    if surrounded:
+        return rng.uniform(*PATCH_U), rng.uniform(*PATCH_V)
     if split == "ood":
-        if flat and number % 2 == 0:
-            return rng.uniform(*PATCH_U), rng.uniform(*PATCH_V)
         return rng.uniform(SEEN_U, 1.0), rng.uniform()
     while True:
         u, v = rng.uniform(0.0, SEEN_U), rng.uniform()

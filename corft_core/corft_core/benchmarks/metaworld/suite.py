@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from corft_core.benchmarks.metaworld.environment import FEATURES, MetaWorldEnvironment
 from corft_core.benchmarks.metaworld.operator import FAILING, MIXED, Faults, ImperfectExpert
-from corft_core.benchmarks.metaworld.scenes import SPLITS, TASKS, find_task
+from corft_core.benchmarks.metaworld.scenes import SPLITS, TASKS, find_task, unseen_kind
 from corft_core.data.episode import Episode
 from corft_core.errors import CorftError
 from corft_core.features import StateFeatures
@@ -42,6 +43,10 @@ class MetaWorldSuite:
         if split not in SPLITS:
             raise CorftError(f"split {split!r} is not one of {', '.join(SPLITS)}.")
         return [f"{task}/{split}/{number}" for number in range(first, first + count)]
+
+    def unseen_kind(self, scene_id: str) -> str:
+        """Of a scene of split "ood": "surrounded" by demonstrated positions, or "beyond" them; else empty."""
+        return unseen_kind(scene_id)
 
     def demonstrate(self, task: str, count: int, seed: int, *, start: str = "random",
                     failures: bool = False) -> list[Episode]:
@@ -82,3 +87,10 @@ def record_episode(environment: MetaWorldEnvironment, scene_id: str, faults: Fau
         environment.step(actions[-1].astype(np.float64))
     return Episode(images={}, state=np.stack(states), action=np.stack(actions), instruction=environment.instruction,
                    success=environment.success, scene_id=scene_id, origin={"operator_speed": expert.speed})
+
+
+if TYPE_CHECKING:
+    from corft_core.evaluation.environment import Environment, Suite
+
+    _suite: Suite = MetaWorldSuite()
+    _environment: Environment = MetaWorldEnvironment("")
