@@ -18,7 +18,7 @@ COLOURS = {"sft": "#8a8f98", "co_rft": "#1b6ac9"}
 LABELS = {"sft": "SFT", "co_rft": "CO-RFT"}
 
 
-def _figure(width: float, height: float, **kwargs: Any) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, **kwargs: Any) -> tuple[Figure, Any]:
     """A figure that needs no screen and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def success_map(results: Mapping[str, Sequence[EpisodeResult]], limit_s: float,
     ``demonstrated`` (x, y) are the target positions of the demonstrations. Axes as the operator sees the table:
     the robot below, its left (+y) on the left.
     """
-    figure, axes = _figure(9.5, 3.9, ncols=len(results), sharex=True, sharey=True)
+    figure, axes = new_figure(9.5, 3.9, ncols=len(results), sharex=True, sharey=True)
     for axis, (name, rows) in zip(axes[0], results.items(), strict=True):
         if len(demonstrated):
             x, y = np.asarray(demonstrated).T
@@ -65,7 +65,7 @@ def success_map(results: Mapping[str, Sequence[EpisodeResult]], limit_s: float,
 
 def cycle_times(results: Mapping[str, Sequence[EpisodeResult]], limit_s: float, demo_s: Sequence[float]) -> Figure:
     """Share of trials that have succeeded by a time, one curve a policy, and the demonstrations' own."""
-    figure, axes = _figure(6.2, 3.6)
+    figure, axes = new_figure(6.2, 3.6)
     axis = axes[0][0]
     horizon = 1.5 * limit_s
     curves = [(LABELS.get(name, name), COLOURS.get(name), "-", [row.time_s for row in rows if row.success], len(rows))
@@ -84,7 +84,7 @@ def cycle_times(results: Mapping[str, Sequence[EpisodeResult]], limit_s: float, 
 
 def learning_curves(metrics: Sequence[Mapping[str, Any]], panels: Sequence[tuple[str, str, Sequence[str]]]) -> Figure:
     """Logged figures over training steps. ``panels``: (title, stage, keys); rows are the lines of metrics.jsonl."""
-    figure, axes = _figure(3.6 * len(panels), 3.0, ncols=len(panels))
+    figure, axes = new_figure(3.6 * len(panels), 3.0, ncols=len(panels))
     for axis, (title, stage, keys) in zip(axes[0], panels, strict=True):
         for key in keys:
             points = [(row["step"], row[key]) for row in metrics if row.get("stage") == stage and key in row]
@@ -98,7 +98,7 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], panels: Sequence[tuple
 
 def value_against_return(predicted: Sequence[float], realised: Sequence[float]) -> Figure:
     """Critic value of the demonstrated chunks against the discounted return that followed."""
-    figure, axes = _figure(4.2, 3.6)
+    figure, axes = new_figure(4.2, 3.6)
     axis = axes[0][0]
     axis.scatter(realised, predicted, s=4, alpha=0.25, color=COLOURS["co_rft"], linewidths=0)
     top = max([1e-6, *realised, *predicted])

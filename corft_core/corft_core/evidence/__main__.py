@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from corft_core.cli import run_main
+from corft_core.cli import EXIT_INTERRUPTED, run_main
 from corft_core.errors import CorftError
 from corft_core.evidence import protocol as fixed
 from corft_core.evidence.arms import chosen
@@ -71,6 +71,9 @@ def _body(arguments: argparse.Namespace) -> int:
     status = 0
     if not arguments.summary_only:
         status = run_plan(plan, arguments.processes, lambda line: print(line, flush=True))
+        if status == EXIT_INTERRUPTED:
+            print("interrupted; the same command goes on with what is left", file=sys.stderr)
+            return status
     from corft_core.evidence.summary import write_summary
 
     summary = write_summary(plan.results)

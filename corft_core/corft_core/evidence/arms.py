@@ -144,7 +144,8 @@ ARMS: dict[str, Arm] = {arm.name: arm for arm in _arms()}
 
 def configure(arm: Arm, recipe: Mapping[str, Any], seed: int) -> TrainConfig:
     """The run's settings: defaults, then the suite's recipe, then the arm's own."""
-    fixed = {"seed": seed, "threads": 1, "save_every": 1_000_000, "policy.horizon": HORIZON}
+    fixed = {"seed": seed, "threads": 1, "save_every": 1_000_000, "tensorboard": False, "check_frames": 0,
+             "policy.horizon": HORIZON}
     return override(TrainConfig, {}, fixed | dict(recipe) | dict(arm.settings))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Means over runs and trials (draws, tasks, columns) → the figure (draws,)."""
 
-DRAWS = 4000
+DRAWS = 2000
 CONFIDENCE = 0.95
 
 
@@ -56,7 +57,7 @@ def hierarchical(blocks: Sequence[Block], statistics: Mapping[str, Statistic], *
     means = np.concatenate([_observed(block) for block in blocks], axis=1)[None]
     # Which runs are drawn is shared by the blocks: both splits of a drawn run come along.
     runs = rng.random((draws, len(counts), max(counts)))
-    sampled = np.concatenate([_resampled(block, picked, runs, rng) for block in blocks], axis=2)
+    sampled = np.concatenate([_resampled(block, picked, runs, seed + 1 + i) for i, block in enumerate(blocks)], axis=2)
     return {name: _interval(statistic, means, sampled, sum(counts)) for name, statistic in statistics.items()}
 
 
@@ -76,7 +77,7 @@ def _observed(block: Block) -> Array:
     return np.stack([np.mean([run.mean(0) for run in runs], axis=0) for runs in block.tasks])
 
 
-def _resampled(block: Block, picked: NDArray[np.int64], runs: Array, rng: np.random.Generator) -> Array:
+def _resampled(block: Block, picked: NDArray[np.int64], runs: Array, seed: int) -> Array:
     """The same (draws, T, K) of resampled data."""
     columns = block.tasks[0][0].shape[1]
     result = np.empty((*picked.shape, columns))
@@ -87,8 +88,17 @@ def _resampled(block: Block, picked: NDArray[np.int64], runs: Array, rng: np.ran
         for place in range(len(data)):
             for number, trials in enumerate(data):
                 rows = np.flatnonzero(chosen[:, place] == number)
-                # How often each scene is drawn; N draws from N scenes are a multinomial.
-                often = rng.multinomial(len(trials), np.full(len(trials), 1.0 / len(trials)), len(rows))
+                often = _scene_counts(*runs.shape, len(trials), seed)[draw[rows], slot[rows], place]
                 sums[rows] += often @ trials / len(trials)
         result[draw, slot] = sums / len(data)
     return result
+
+
+@lru_cache(maxsize=16)
+def _scene_counts(draws: int, tasks: int, runs: int, scenes: int, seed: int) -> NDArray[np.float32]:
+    """How often each scene is drawn in each place of each draw, (draws, tasks, runs, scenes)."""
+    places = draws * tasks * runs
+    picked = np.random.default_rng(seed).integers(0, scenes, (places, scenes))
+    picked += scenes * np.arange(places)[:, None]
+    counts = np.bincount(picked.ravel(), minlength=places * scenes)
+    return counts.astype(np.float32).reshape(draws, tasks, runs, scenes)

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from corft_core.cli import EXIT_INTERRUPTED
 from corft_core.errors import CorftError
 from corft_core.evidence import records
 from corft_core.evidence.arms import ARMS, RECIPES, Arm, settings_of
@@ -123,7 +124,7 @@ def run_plan(plan: Plan, processes: int, say: Callable[[str], None]) -> int:
         if worker.is_alive():
             worker.kill()
     waiting.cancel_join_thread()
-    return 130 if stop.asked else status
+    return EXIT_INTERRUPTED if stop.asked else status
 
 
 def _follow(plan: Plan, jobs: list[Job], workers: list[Any], reports: Any, stop: _Stop, processes: int,
@@ -180,7 +181,7 @@ def _work(plan: Plan, waiting: Any, reports: Any) -> None:
     parent = os.getppid()
     # Ctrl-C reaches all processes of a terminal; the parent's SIGTERM is what counts, and it drops the current run.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_INTERRUPTED))
     suites: dict[str, Any] = {}
     while (job := waiting.get()) is not None and os.getppid() == parent:
         began = time.monotonic()
@@ -199,7 +200,7 @@ def _work(plan: Plan, waiting: Any, reports: Any) -> None:
             finally:
                 group.close()
         except Interrupted:
-            sys.exit(130)
+            sys.exit(EXIT_INTERRUPTED)
         except CorftError as error:
             reports.put(("failed", job, str(error), ""))
         except Exception:

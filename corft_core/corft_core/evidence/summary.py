@@ -152,7 +152,7 @@ def suite_summary(runs: Runs) -> dict[str, Any]:
             "against": {other: pair_figures(runs[other], runs[arm]) for other in references(ARMS[arm])
                         if other in runs},
         }
-        for task, mine in grouped.items():
+        for task, mine in grouped.items() if ARMS[arm].main else ():
             own = {(task, run.seed): run for run in mine}
             found["tasks"].setdefault(task, {"limit_s": limit_s(mine), "arms": {}})["arms"][arm] = {
                 "runs": len(mine), **arm_figures([mine]),

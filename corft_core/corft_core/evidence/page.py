@@ -1,0 +1,226 @@
+"""docs/evidence.md and the README's table, written from the summary."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from corft_core import files
+from corft_core.evidence import figures
+from corft_core.evidence.arms import ARMS
+from corft_core.evidence.protocol import PRECISION_TASK, SUITES
+from corft_core.evidence.summary import collect
+
+TITLES = {"cell": "The cell (images, 10 Hz)", "metaworld": "Meta-World (states, 80 Hz)"}
+TARGET_NAMES = {
+    "success_ratio": "success, ratio to SFT", "cycle_time_ratio": "cycle time, ratio to SFT (pairs both solve)",
+    "ood_success": "success at unseen positions", "ood_against_sft": "the same, difference to SFT",
+    "ood_drop_random_start": "drop to unseen positions, random starts",
+    "against_bc100": "success, difference to SFT on 100 demonstrations",
+}
+RATIOS = ("success_ratio", "cycle_time_ratio")
+README_ARMS = ("sft", "sft_extra", "no_ops", "best_of_n", "co_rft", "bc100")
+
+
+def percent(figure: Mapping[str, Any] | None) -> str:
+    """62 [55, 70]"""
+    return _shown(figure, 100, "{:.0f}")
+
+
+def points(figure: Mapping[str, Any] | None) -> str:
+    """+12 [+4, +20]"""
+    return _shown(figure, 100, "{:+.0f}")
+
+
+def times(figure: Mapping[str, Any] | None) -> str:
+    """× 0.72 [0.65, 0.80]"""
+    shown = _shown(figure, 1, "{:.2f}")
+    return shown if shown == "–" else f"× {shown}"
+
+
+def _shown(figure: Mapping[str, Any] | None, factor: float, form: str) -> str:
+    if not figure or figure["value"] is None:
+        return "–"
+    value, low, high = ("∞" if figure[key] is None else form.format(factor * figure[key])
+                        for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]".replace("+-", "-")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def target_table(suite: Mapping[str, Any]) -> list[str]:
+    """Each target, what was reached, and whether that is it."""
+    rows = []
+    for name, verdict in suite.get("targets", {}).items():
+        figure, here = suite[name], suite.get(f"{name}_these_tasks")
+        show = times if name in RATIOS else points if name.startswith("against") or "against" in name else percent
+        effect = verdict.get("interval_excludes_no_effect")
+        rows.append([TARGET_NAMES[name], verdict["target"], show(figure), show(here), "yes" if verdict["met"] else
+                     "**no**", "" if effect is None else "yes" if effect else "**no**", str(figure["n"])])
+    head = ["figure", "target", "reached [95 %]", "interval for these tasks only", "met", "interval excludes no effect",
+            "runs"]
+    return table(head, rows) if rows else []
+
+
+def main_table(suite: Mapping[str, Any]) -> list[str]:
+    """The main arms, mean over tasks."""
+    rows = []
+    for name, arm in suite["arms"].items():
+        if not arm["main"]:
+            continue
+        extra = arm["against"].get("sft_extra") or arm["against"].get("sft_fixed", {})
+        plain = arm["against"].get("sft") or arm["against"].get("sft_fixed", {})
+        rows.append([arm["title"], str(arm["runs"]), percent(arm["success"]), percent(arm["success_longer"]),
+                     percent(arm["ood"]), points(plain.get("success_difference")),
+                     points(extra.get("success_difference")) if name != "sft_extra" else "–",
+                     times(plain.get("cycle_time_ratio"))])
+    return table(["arm", "runs", "success %", "at 1.5 × limit %", "unseen %", "to SFT, points",
+                  "to SFT with extra steps, points", "cycle time to SFT"], rows)
+
+
+def task_table(suite: Mapping[str, Any]) -> list[str]:
+    """CO-RFT and its controls by task."""
+    rows = []
+    for task, found in suite["tasks"].items():
+        for name in README_ARMS:
+            arm = found["arms"].get(name)
+            if arm is None:
+                continue
+            against = arm["against"].get("sft", {})
+            rows.append([task + (" (precision)" if task == PRECISION_TASK else ""), figures.LABELS[name],
+                         str(arm["runs"]), percent(arm["success"]), percent(arm["success_longer"]),
+                         percent(arm.get("ood_surrounded")), percent(arm.get("ood_beyond")),
+                         points(against.get("success_difference")), times(against.get("cycle_time_ratio")),
+                         times(against.get("cycle_time_ratio_failures_at_horizon"))])
+    return table(["task", "arm", "runs", "success %", "at 1.5 × %", "unseen, surrounded %", "unseen, beyond %",
+                  "to SFT, points", "cycle time to SFT", "with failures at the horizon"], rows)
+
+
+def lever_table(suite: Mapping[str, Any]) -> list[str]:
+    """All other arms against their own control, against SFT with extra steps and against CO-RFT."""
+    rows = []
+    for arm in suite["arms"].values():
+        if arm["main"]:
+            continue
+        against = arm["against"]
+        own = next(iter(against), "")
+        rows.append([arm["title"] + (f" ({arm['diverged']} diverged)" if arm["diverged"] else ""),
+                     f"{arm['runs']} on {len(arm['tasks'])}", percent(arm["success"]), percent(arm["ood"]),
+                     f"{points(against.get(own, {}).get('success_difference'))} to `{own}`" if own else "–",
+                     points(against.get("sft_extra", {}).get("success_difference")),
+                     points(against.get("co_rft", {}).get("success_difference")),
+                     times(against.get("sft_extra", {}).get("cycle_time_ratio"))])
+    return table(["lever", "runs on tasks", "success %", "unseen %", "to its own control, points",
+                  "to SFT with extra steps", "to CO-RFT", "cycle time to SFT with extra steps"], rows) if rows else []
+
+
+def suite_section(name: str, suite: Mapping[str, Any], images: Mapping[str, str]) -> list[str]:
+    """All tables and pictures of one suite."""
+    def picture(key: str, text: str) -> list[str]:
+        return [f"![{text}]({images[key]})", ""] if key in images else []
+
+    missing = unclear(suite)
+    return [
+        f"## {TITLES.get(name, name)}", "", *target_table(suite), *main_table(suite),
+        *picture("arms", "Success of the main arms with intervals"), "### By task", "", *task_table(suite),
+        *picture("tasks", "Success by task"), *picture("maps", "Success by start position"),
+        *([] if not any(not arm["main"] for arm in suite["arms"].values()) else ["### Levers", ""]),
+        *lever_table(suite), *([f"No difference to CO-RFT can be told for: {', '.join(missing)}.", ""]
+                               if missing else []),
+        *picture("levers", "Difference of every arm to SFT with extra steps"), "### Training", "",
+        *picture("curves", "Learning curves"), *picture("values", "Critic values against returns"),
+    ]
+
+
+def unclear(suite: Mapping[str, Any]) -> list[str]:
+    """Levers whose difference to CO-RFT has an interval that holds zero."""
+    found = []
+    for arm in suite["arms"].values():
+        difference = arm["against"].get("co_rft", {}).get("success_difference")
+        known = difference and difference["value"] is not None
+        if known and not arm["main"] and difference["low"] <= 0 <= difference["high"]:
+            found.append(arm["title"])
+    return found
+
+
+def text(summary: Mapping[str, Any], images: Mapping[str, Mapping[str, str]]) -> str:
+    """The whole page."""
+    suites = [name for name in SUITES if name in summary]
+    lines = [
+        "# Evidence", "",
+        "Written by `make evidence ARGS=--page` from `results/evidence/summary.json`; never edited by hand. What was "
+        "fixed before the runs, and what every figure means: [evidence-protocol.md](evidence-protocol.md). Brackets "
+        "are 95 % intervals over runs; percentages are success at the limit unless a column says otherwise.", "",
+        f"{summary['runs']} runs, {summary['hours']:.1f} hours of one CPU thread each; commit "
+        f"{', '.join(summary['commits']) or 'unknown'}; "
+        + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()) + ".", "",
+    ]
+    for name in suites:
+        lines += suite_section(name, summary[name], images.get(name, {}))
+    lines += ["## Arms", "", *table(["arm", "what it is", "settings beside the recipe"], [
+        [f"`{arm.name}`", arm.title, ", ".join(f"`{key}={value}`" for key, value in arm.settings.items()) or "–"]
+        for arm in ARMS.values()])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def readme_table(summary: Mapping[str, Any]) -> str:
+    """The README's table: main arms of every suite, and the targets."""
+    rows = []
+    for name in SUITES:
+        for arm in README_ARMS:
+            found = summary.get(name, {}).get("arms", {}).get(arm)
+            if found:
+                against = found["against"].get("sft", {})
+                rows.append([name, figures.LABELS[arm], str(found["runs"]), percent(found["success"]),
+                             percent(found["success_longer"]), percent(found["ood"]),
+                             times(against.get("cycle_time_ratio"))])
+    if not rows:
+        return ""
+    lines = table(["", "policy", "runs", "success %", "at 1.5 × limit %", "unseen positions %", "cycle time to SFT"],
+                  rows)
+    for name in SUITES:
+        targets = summary.get(name, {}).get("targets", {})
+        missed = [TARGET_NAMES[key] for key, verdict in targets.items() if not verdict["met"]]
+        if targets:
+            verdict = "all targets met" if not missed else f"missed: {'; '.join(missed)}"
+            lines.append(f"- {TITLES.get(name, name)}: {len(targets) - len(missed)} of {len(targets)} targets reached"
+                         f"{', ' + verdict if missed else ''}.")
+    return "\n".join([*lines, "", "30 demonstrations a task and seed; means over tasks with 95 % intervals over runs. "
+                      "Made by `make evidence`, kept in `results/evidence/`; all tables, plots and null results: "
+                      "[docs/evidence.md](docs/evidence.md)."]) + "\n"
+
+
+def draw(summary: Mapping[str, Any], results: Path, folder: Path) -> dict[str, dict[str, str]]:
+    """Draw every picture that the runs allow; returns suite → key → path relative to docs/."""
+    found, written = collect(results), dict[str, dict[str, str]]()
+    for name, runs in found.items():
+        suite = summary[name]
+        made = {"arms": figures.arm_bars(suite), "tasks": figures.task_bars(suite)}
+        arms = [arm for arm in ("sft", "sft_extra", "best_of_n", "co_rft") if arm in runs]
+        if arms:
+            made["maps"] = figures.success_maps(runs, arms)
+        if any(arm["against"].get("sft_extra") for arm in suite["arms"].values()):
+            made["levers"] = figures.lever_dots(suite, "sft_extra")
+        trained = [run for run in runs.get("co_rft", {}).values() if run.curves]
+        if trained:
+            made["curves"] = figures.learning_curves(trained)
+            if any("values" in run.curves for run in trained):
+                made["values"] = figures.critic_values(trained)
+        for key, figure in made.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=110)
+            path = folder / f"{name}_{key}.png"
+            files.write_bytes(path, buffer.getvalue())
+            written.setdefault(name, {})[key] = f"images/evidence/{path.name}"
+    return written
+
+
+def write_page(summary: Mapping[str, Any], results: Path, docs: Path) -> None:
+    """Write ``docs/evidence.md`` and its pictures under ``docs/images/evidence``."""
+    images = draw(summary, results, docs / "images" / "evidence")
+    files.write_text(docs / "evidence.md", text(summary, images))
