@@ -29,6 +29,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "use_sim_time", default_value="true", choices=["true", "false"],
             description="Take the time from /clock; false only together with publish_clock:=false."),
+        DeclareLaunchArgument(
+            "task", default_value="cube_to_bin", description="What lies on the table and is to be done."),
         DeclareLaunchArgument("seed", default_value="0", description="Number of the scene that the cell starts with."),
         DeclareLaunchArgument(
             "teleop", default_value="false", choices=["true", "false"],
@@ -36,12 +38,14 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "episodes", default_value="1", description="Successful demonstrations after which the operator stops."),
         DeclareLaunchArgument(
-            "split", default_value="demo", choices=["demo", "ind", "ood"], description="The operator's scenes."),
+            "split", default_value="demo", choices=["demo", "ind", "ood", "fixed_demo", "fixed_ind"],
+            description="The operator's scenes."),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error."),
     ]
     common = {
         "contract": ParameterValue(LaunchConfiguration("contract"), value_type=str),
         "use_sim_time": LaunchConfiguration("use_sim_time"),
+        "task": LaunchConfiguration("task"),
         "seed": LaunchConfiguration("seed"),
     }
     cell = Node(

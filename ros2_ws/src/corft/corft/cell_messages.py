@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration
@@ -16,8 +16,6 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from corft_core.cell.controller import TrajectoryRejected
 from corft_core.trajectory import JointPath
-
-OBJECT_ORDER = ("red_cube", "blue_cube", "bin")
 
 
 def stamp_message(stamp_ns: int) -> TimeMsg:
@@ -63,22 +61,21 @@ def joint_state_message(names: list[str], positions: list[float], velocities: li
 
 def objects_message(objects: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], stamp: TimeMsg,
                     frame_id: str) -> PoseArray:
-    """PoseArray of the red cube, the blue cube and the bin."""
+    """PoseArray of a task's bodies, in the order of ``objects``."""
     message = PoseArray()
     message.header.stamp, message.header.frame_id = stamp, frame_id
-    for name in OBJECT_ORDER:
-        position, quaternion = objects[name]
+    for position, quaternion in objects.values():
         x, y, z = position.tolist()
         qx, qy, qz, qw = quaternion.tolist()
         message.poses.append(Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw)))
     return message
 
 
-def objects_of(message: PoseArray) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """The inverse of :func:`objects_message`."""
+def objects_of(message: PoseArray, names: Sequence[str]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The inverse of :func:`objects_message`, for the task's ``names`` (``Task.bodies``)."""
     return {name: (np.array([pose.position.x, pose.position.y, pose.position.z]),
                    np.array([pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]))
-            for name, pose in zip(OBJECT_ORDER, message.poses, strict=True)}
+            for name, pose in zip(names, message.poses, strict=True)}
 
 
 def trajectory_message(path: JointPath) -> JointTrajectory:

@@ -38,6 +38,8 @@ from corft.cell_messages import (
 from corft.node_base import CONTRACT, OK, WARN, CorftNode, Diagnosis, Param, default_contract_path
 from corft.node_main import run_node
 from corft_core.cell.controller import TrajectoryRejected
+from corft_core.cell.scene import DEFAULT_TASK, make_scene, scene_name
+from corft_core.cell.tasks import TASKS
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
 
@@ -65,6 +67,7 @@ class CellNode(CorftNode):
         Param("joint_state_rate_hz", 50.0, "Joint states a simulated second.", range=(1.0, 100.0), read_only=True),
         Param("image_height", 128, "Rows of the cameras' images.", range=(16, 1024), read_only=True),
         Param("image_width", 128, "Columns of the cameras' images.", range=(16, 1024), read_only=True),
+        Param("task", DEFAULT_TASK, "What lies on the table.", choices=TASKS, read_only=True),
         Param("seed", 0, "Number of the scene (ind/<seed>) that the cell starts with.", range=(0, 1_000_000_000),
               read_only=True),
     )
@@ -136,10 +139,11 @@ class CellNode(CorftNode):
             self.get_logger().error(f"gripper command rejected: {error}")
 
     def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
-        from corft_core.cell.scene import make_scene
-
         try:
             scene = make_scene(request.scene_id)
+            if scene.task != self.param("task"):
+                raise CorftError(f"scene {scene.scene_id} belongs to the task {scene.task}; this cell runs "
+                                 f"{self.param('task')}, start it with task:={scene.task}")
             answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
             self._requests.put((request.scene_id, answer))
             answer.get(timeout=RESET_TIMEOUT_S)
@@ -155,11 +159,11 @@ class CellNode(CorftNode):
     def _run(self) -> None:
         """The simulation thread. OpenGL contexts belong to one thread, so the cell lives here altogether."""
         try:
-            from corft_core.cell.scene import make_scene
             from corft_core.cell.simulation import Cell
 
-            cell = Cell(image_size=self._size, home_rad=self._contract.robot.home_rad)
-            cell.reset(make_scene(f"ind/{self.param('seed')}"))
+            task = self.param("task")
+            cell = Cell(image_size=self._size, home_rad=self._contract.robot.home_rad, task=task)
+            cell.reset(make_scene(scene_name(task, "ind", self.param("seed"))))
             for camera in self._images:
                 cell.render(camera)  # a renderer that doesn't work shows before the node says it is ready
             with self._lock:
@@ -214,8 +218,6 @@ class CellNode(CorftNode):
         self._offset_ns = self._now_ns = now_ns
 
     def _serve_resets(self, cell: Any) -> None:
-        from corft_core.cell.scene import make_scene
-
         while not self._requests.empty():
             scene_id, answer = self._requests.get()
             with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from corft_msgs.msg import EpisodeEvent
@@ -25,9 +26,11 @@ from trajectory_msgs.msg import JointTrajectory
 from corft.cell_messages import objects_of, stamp_message, trajectory_message
 from corft.node_base import CONTRACT, OK, CorftNode, Diagnosis, Param, default_contract_path, qos_profile
 from corft.node_main import run_node
+from corft_core.cell.habits import Habits
 from corft_core.cell.kinematics import ArmKinematics
-from corft_core.cell.scene import SPLITS, Scene, make_scene
-from corft_core.cell.teleoperator import Habits, ImperfectOperator
+from corft_core.cell.scene import DEFAULT_TASK, SPLITS, Scene, make_scene, scene_name
+from corft_core.cell.tasks import TASKS, get_task
+from corft_core.cell.teleoperator import ImperfectOperator
 from corft_core.contract import Contract
 from corft_core.data.messages import MessageError, header_stamp_ns, joint_vector
 from corft_core.errors import CorftError
@@ -47,6 +50,7 @@ class TeleopNode(CorftNode):
     PARAMETERS = (
         CONTRACT,
         Param("episodes", 1, "Successful demonstrations to make.", range=(1, 100_000)),
+        Param("task", DEFAULT_TASK, "The cell's task; the cell must have the same.", choices=TASKS),
         Param("split", "demo", "Family of scenes.", choices=SPLITS),
         Param("first_index", 0, "Number of the first scene.", range=(0, 1_000_000_000)),
         Param("seed", 0, "Seed of the operator's imperfections.", range=(0, 1_000_000)),
@@ -65,7 +69,8 @@ class TeleopNode(CorftNode):
         self.hardware_id = self._contract.robot.name
         if self.param("speed_min") > self.param("speed_max"):
             raise CorftError(f"speed_min {self.param('speed_min')} is above speed_max {self.param('speed_max')}")
-        self._habits = Habits(speed=(self.param("speed_min"), self.param("speed_max")))
+        self._task = get_task(self.param("task"))
+        self._habits = replace(self._task.habits, speed=(self.param("speed_min"), self.param("speed_max")))
         self._kinematics = ArmKinematics(self._contract.robot.home_rad)
         self._index = self.param("first_index")
         self._successes = self._failures = 0
@@ -103,7 +108,7 @@ class TeleopNode(CorftNode):
         """Between episodes: wait for cell and recorder, then ask for the next scene."""
         if self._scene is not None or self._pending is not None or not self._ready():
             return
-        self._scene = make_scene(f"{self.param('split')}/{self._index}")
+        self._scene = make_scene(scene_name(self._task.name, self.param("split"), self._index))
         self._pending = self._resets.call_async(ResetScene.Request(scene_id=self._scene.scene_id))
         self._pending.add_done_callback(self._on_reset)
 
@@ -172,9 +177,14 @@ class TeleopNode(CorftNode):
         seen_ns = header_stamp_ns(self._objects) or 0
         if min(stamp_ns, seen_ns) < self._reset_ns + SETTLE_NS:
             return False
-        cubes = list(objects_of(self._objects).values())
-        return all(abs(cubes[i][0][0] - x) < PLACED_M and abs(cubes[i][0][1] - y) < PLACED_M
-                   for i, (x, y, _) in enumerate(self._scene.cubes))
+        if len(self._objects.poses) != len(self._task.bodies):
+            self.get_logger().error(f"the cell has {len(self._objects.poses)} objects, the task {self._task.name} has "
+                                    f"{len(self._task.bodies)}: start both with the same task",
+                                    throttle_duration_sec=5.0)
+            return False
+        seen = objects_of(self._objects, self._task.bodies)
+        return all(abs(seen[name][0][0] - x) < PLACED_M and abs(seen[name][0][1] - y) < PLACED_M
+                   for name, (x, y, _) in self._scene.places)
 
     def _tick(self, message: JointState) -> None:
         assert self._scene is not None and self._operator is not None and self._objects is not None
@@ -185,7 +195,7 @@ class TeleopNode(CorftNode):
             return
         time_s = (self._joint_ns - self._start_ns) * 1e-9
         path, gripper_m = self._operator.command(time_s, state[:-1], self._contract.gripper.to_position_m(state[-1]),
-                                                 objects_of(self._objects), self._scene)
+                                                 objects_of(self._objects, self._task.bodies), self._scene)
         self._arm.publish(trajectory_message(path))
         self._gripper.publish(Float64MultiArray(data=[gripper_m]))
 
