@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ def _check_device(device: str) -> None:
 
 
 def _announce(data: EpisodeDataset, settings: TrainConfig) -> None:
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one of several talks
+        return
     horizon, rate = settings.policy.horizon, data.contract.rate_hz
     print(
         f"{data.num_episodes} episodes, {data.num_frames} steps at {rate} Hz; chunks of {horizon} steps = "

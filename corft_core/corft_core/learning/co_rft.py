@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from corft_core.learning import processes
+
 WEIGHT_LOG_RANGE = (-6.0, 3.0)
 """Bounds of the log advantage weight [study]."""
 
@@ -153,4 +155,5 @@ def actor_loss(
     if mode == "paper":
         return -value, info
     anchor = imitation.mean() if mode == "anchored" or weight is None else (weight * imitation).mean()
-    return anchor - q_weight * value / q.detach().abs().mean().clamp_min(1e-6), info
+    scale = processes.mean(q.detach().abs().mean())  # of the joined batch, under torchrun
+    return anchor - q_weight * value / scale.clamp_min(1e-6), info

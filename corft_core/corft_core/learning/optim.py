@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from corft_core.learning import processes
 
+_PICKS = torch.Generator()
+"""Draws the batches: apart from the noise, so that processes with other noise draw the same joined batches."""
+
 
 def cosine(step: int, total: int, warmup: int) -> float:
     """Learning-rate factor: linear warm-up, then half a cosine from 1 to 0."""
@@ -21,6 +24,7 @@ def cosine(step: int, total: int, warmup: int) -> float:
 def seed_step(seed: int, stage: int, step: int) -> None:
     """Seed torch for one step: a resumed run draws what an uninterrupted one would have drawn."""
     number = ((seed * 1_000_003 + stage) * 1_000_000_007 + step) % 2**63
+    _PICKS.manual_seed(number)
     torch.default_generator.manual_seed(number)  # torch.manual_seed asks every kind of accelerator, 0.3 ms
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(number)
@@ -32,9 +36,9 @@ def draw_batch(rows: Tensor, batch: int) -> Tensor:
     Under torchrun all processes draw the same joined batch and each gets its share; noise drawn later in the step
     then differs between them.
     """
-    picked = torch.randint(len(rows), (batch,))[processes.share(batch)]
+    picked = torch.randint(len(rows), (batch,), generator=_PICKS)[processes.share(batch)]
     if processes.rank():
-        torch.manual_seed(torch.initial_seed() + processes.rank() * 7_919)
+        torch.manual_seed((torch.initial_seed() + processes.rank() * 7_919) % 2**63)
     return rows[picked.to(rows.device)]
 
 

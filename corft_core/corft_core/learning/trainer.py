@@ -23,6 +23,7 @@ from corft_core.learning.config import TrainConfig
 from corft_core.learning.curves import draw_curves
 from corft_core.learning.frames import CachedFrames, LiveFrames
 from corft_core.learning.loop import StopRequest, run_stage
+from corft_core.learning.memory import keep_freed_memory
 from corft_core.learning.offline_check import NO_SUCCESS_RATE, check_policy, lines, measured_on
 from corft_core.learning.prepared import Prepared, check_data
 from corft_core.learning.q_export import export_q_vs_return
@@ -51,6 +52,7 @@ def train(
     """
     run = RunFolder(folder)
     check_data(dataset, config)
+    keep_freed_memory()
     if config.tensorboard:
         require_tensorboard()
     digest = data_digest(dataset)

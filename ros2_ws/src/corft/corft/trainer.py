@@ -72,7 +72,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     if arguments.settings:
         print_settings()
         return 0
-    print(f"python: {sys.executable}", flush=True)
+    main_process = os.environ.get("RANK", "0") == "0"  # under torchrun one of several talks
+    if main_process:
+        print(f"python: {sys.executable}", flush=True)
     if arguments.check is not None:
         print(f"written: {check_run_offline(arguments.check, arguments.dataset, arguments.device)}")
         return 0
@@ -88,8 +90,9 @@ def run(argv: Sequence[str] | None = None) -> int:
                              "(--help shows more).")
         folder = start_run(arguments.dataset, arguments.run, arguments.config, arguments.set, arguments.backbone,
                            arguments.device, arguments.quiet, arguments.init)
-    print(f"done: {folder}\n" + "\n".join(f"  {path}" for path in sorted((folder / "checkpoints").iterdir())
-                                         if not path.name.startswith(".")))
+    if main_process:
+        print(f"done: {folder}\n" + "\n".join(f"  {path}" for path in sorted((folder / "checkpoints").iterdir())
+                                             if not path.name.startswith(".")))
     return 0
 
 
