@@ -1,7 +1,7 @@
-"""Keep a finished demo's figures: results/demo/summary.json, the README's table and the pictures under docs/images.
+"""Keep a finished demo's figures in results/demo/summary.json, and write the README's tables and pictures.
 
-`make publish` runs it after `make demo`. The README's table stands between two marker comments and is never edited by
-hand.
+`make publish` runs it after `make demo` or `make evidence`. The README's tables stand between marker comments and are
+never edited by hand.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from corft_core.cell.picture import cell_picture, save_png
 from corft_core.evaluation.intervals import Estimate
 from corft_core.evaluation.report import comparison_sentences, table_rows
 from corft_core.evaluation.results import Comparison
+from corft_core.evidence.page import readme_table
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = re.compile(r"(<!-- demo table -->\n).*?(<!-- end of demo table -->)", re.DOTALL)
+EVIDENCE_MARKERS = re.compile(r"(<!-- evidence table -->\n).*?(<!-- end of evidence table -->)", re.DOTALL)
+EVIDENCE = ROOT / "results" / "evidence" / "summary.json"
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -44,22 +47,36 @@ def estimate(row: dict[str, Any]) -> Estimate:
     return Estimate(value, low, high, int(row["n"]))
 
 
-def main() -> int:
-    """Copy the summary, rewrite the table, render the pictures."""
-    source = ROOT / "out" / "demo" / "summary.json"
-    if not source.exists():
-        print(f"{source.relative_to(ROOT)} is missing: run `make demo` first", file=sys.stderr)
-        return 2
-    summary = json.loads(source.read_text())
-    files.write_json(ROOT / "results" / "demo" / "summary.json", summary)
+def evidence_table() -> str:
+    """The table of the kept evidence, empty before there is any."""
+    return readme_table(json.loads(EVIDENCE.read_text())) if EVIDENCE.exists() else ""
+
+
+def fill(markers: re.Pattern[str], content: str) -> bool:
+    """Put ``content`` between the README's markers; False where they are missing."""
     readme = ROOT / "README.md"
-    text, count = MARKERS.subn(lambda match: match[1] + table(summary) + match[2], readme.read_text())
+    text, count = markers.subn(lambda match: match[1] + content + match[2], readme.read_text())
     if count != 1:
-        print("README.md lacks the markers of the demo table", file=sys.stderr)
-        return 1
+        print(f"README.md lacks the markers {markers.pattern}", file=sys.stderr)
+        return False
     files.write_text(readme, text)
-    save_png(cell_picture(), ROOT / "docs" / "images" / "cell.png")
-    return 0
+    return True
+
+
+def main() -> int:
+    """Copy the summary, rewrite the tables, render the pictures."""
+    source = ROOT / "out" / "demo" / "summary.json"
+    if not source.exists() and not EVIDENCE.exists():
+        print(f"neither {source.relative_to(ROOT)} nor {EVIDENCE.relative_to(ROOT)} is there: run `make demo` or "
+              "`make evidence` first", file=sys.stderr)
+        return 2
+    good = fill(EVIDENCE_MARKERS, evidence_table())
+    if source.exists():
+        summary = json.loads(source.read_text())
+        files.write_json(ROOT / "results" / "demo" / "summary.json", summary)
+        good &= fill(MARKERS, table(summary))
+        save_png(cell_picture(), ROOT / "docs" / "images" / "cell.png")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -127,17 +128,29 @@ def test_the_reference_is_what_the_programs_say():
     assert result.returncode == 0, result.stderr
 
 
-def test_the_readme_shows_the_published_figures():
+def publish() -> ModuleType:
+    """tools/publish.py as a module."""
     spec = importlib.util.spec_from_file_location("publish", ROOT / "tools/publish.py")
     assert spec is not None and spec.loader is not None
-    publish = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(publish)
-    found = publish.MARKERS.search((ROOT / "README.md").read_text())
-    assert found is not None, "README.md lacks the markers of the demo table"
-    shown = found[0].removeprefix(found[1]).removesuffix(found[2])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def shown(markers: re.Pattern[str]) -> str:
+    """What stands between the README's markers."""
+    found = markers.search((ROOT / "README.md").read_text())
+    assert found is not None, f"README.md lacks the markers {markers.pattern}"
+    return found[0].removeprefix(found[1]).removesuffix(found[2])
+
+
+def test_the_readme_shows_the_published_figures():
+    module = publish()
     summary = ROOT / "results/demo/summary.json"
-    expected = publish.table(json.loads(summary.read_text())) if summary.exists() else ""
-    assert shown == expected, "run `make publish` after `make demo`; the table is never edited by hand"
+    expected = module.table(json.loads(summary.read_text())) if summary.exists() else ""
+    advice = "run `make publish` after `make demo` or `make evidence`; the tables are never edited by hand"
+    assert shown(module.MARKERS) == expected, advice
+    assert shown(module.EVIDENCE_MARKERS) == module.evidence_table(), advice
 
 
 def test_tracked_files_name_no_machine_and_no_registry():

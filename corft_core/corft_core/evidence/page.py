@@ -156,9 +156,7 @@ def text(summary: Mapping[str, Any], images: Mapping[str, Mapping[str, str]]) ->
         "Written by `make evidence ARGS=--page` from `results/evidence/summary.json`; never edited by hand. What was "
         "fixed before the runs, and what every figure means: [evidence-protocol.md](evidence-protocol.md). Brackets "
         "are 95 % intervals over runs; percentages are success at the limit unless a column says otherwise.", "",
-        f"{summary['runs']} runs, {summary['hours']:.1f} hours of one CPU thread each; commit "
-        f"{', '.join(summary['commits']) or 'unknown'}; "
-        + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()) + ".", "",
+        made_of(summary), "",
     ]
     for name in suites:
         lines += suite_section(name, summary[name], images.get(name, {}))
@@ -166,6 +164,15 @@ def text(summary: Mapping[str, Any], images: Mapping[str, Mapping[str, str]]) ->
         [f"`{arm.name}`", arm.title, ", ".join(f"`{key}={value}`" for key, value in arm.settings.items()) or "–"]
         for arm in ARMS.values()])]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def made_of(summary: Mapping[str, Any]) -> str:
+    """How many runs, how long, from which code."""
+    if not summary["runs"]:
+        return "No run is finished."
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    return (f"{summary['runs']} runs, {summary['hours']:.1f} hours of a CPU thread, commit "
+            f"{', '.join(summary['commits'])}; {versions}.")
 
 
 def readme_table(summary: Mapping[str, Any]) -> str:
