@@ -24,8 +24,8 @@ from corft_core.learning.config import TrainConfig
 from corft_core.policy.options import override
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "cell": {"policy.backbone": "effnet"},
-    "metaworld": {"policy.backbone": "none", "policy.head.width": 256, "sft.batch": 256, "sft.lr": 1e-3},
+    "cell": {"policy.backbone": "effnet", "sft.steps": 2000},
+    "metaworld": {"policy.backbone": "none", "sft.steps": 2000},
 }
 
 
