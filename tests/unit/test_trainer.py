@@ -29,13 +29,14 @@ def weights(run: Path, stage: str) -> bytes:
     return (run / "checkpoints" / stage / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("extraction", ["awr", "weighted_anchor"])
+@pytest.mark.parametrize(("extraction", "trainable"), [("awr", "all"), ("awr", "none"), ("weighted_anchor", "all")])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    extraction: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    extraction: str, trainable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = square_data(failures=1)
     config = small_config(
-        co_rft__extraction=extraction, policy__head__kind="flow" if extraction == "awr" else "chunk", log_every=1
+        co_rft__extraction=extraction, policy__head__kind="flow" if extraction == "awr" else "chunk", log_every=1,
+        policy__backbone_options={"channels": 16, "text_dim": 16, "trainable": trainable},
     )
     whole = train(data, tmp_path / "whole" / "run", config, quiet=True)
 
