@@ -81,7 +81,12 @@ class CoRFTStage:
         seed_step(self.config.seed, STAGE_NUMBER, step)
         settings = self.settings
         if step >= self.critic_steps:
-            return self.extraction.regress(self.critic) if settings.extraction == "awr" else self.extraction.imitate()
+            if settings.extraction == "imitation":
+                return self.extraction.imitate()
+            if step == self.critic_steps:
+                self.critic.refresh()  # advantages of the finished critic
+                self.extraction.weights = None
+            return self.extraction.regress(self.critic)
         if step and step % settings.refresh == 0:
             self.critic.refresh()
             self.extraction.weights = None
@@ -95,7 +100,7 @@ class CoRFTStage:
     def finish(self) -> None:
         """Keep the averaged actor."""
         self.extraction.finish()
-        self.critic.critic.eval()
+        self.critic.finish()
 
     # Saving
 
@@ -106,7 +111,6 @@ class CoRFTStage:
     def take_critic(self, tensors: dict[str, Tensor]) -> int:
         """Take another run's `trained_critic`; returns the step from which this run is to go on."""
         self.critic.take(tensors)
-        self.critic.refresh()
         return self.critic_steps
 
     def tensors(self) -> dict[str, Tensor]:

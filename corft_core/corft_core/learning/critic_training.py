@@ -211,6 +211,12 @@ class CriticTraining:
 
     # Use and saving
 
+    def finish(self) -> None:
+        """Bring `table_values` up to date with the finished critic."""
+        self.critic.eval()
+        if self.settings.train_encoder:
+            self.embedding = self._embed_all()
+
     @torch.no_grad()
     def advantages(self) -> Tensor:
         """Advantage of every frame's recorded chunk, (N,); see `co_rft.advantage`."""
