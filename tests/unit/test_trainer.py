@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learning_data import small_config, small_contract, square_data
+from learning_data import CONTRACT_PATH, small_config, small_contract, square_data
 
 from corft import trainer as program
 from corft_core.data import write_dataset
 from corft_core.errors import CorftError
+from corft_core.learning.cli import read_settings
 from corft_core.learning.loop import Diverged, Interrupted
 from corft_core.learning.optim import cosine
 from corft_core.learning.run_folder import RunFolder
@@ -172,6 +173,11 @@ def test_program_explains_bad_input(
 ) -> None:
     assert program.main([word.format(tmp=tmp_path) for word in words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_example_of_a_settings_file_is_accepted() -> None:
+    settings = read_settings(CONTRACT_PATH.parents[1] / "training/weighted_anchor.yaml", ["sft.steps=5"], None)
+    assert (settings.sft.steps, settings.sft.filter, settings.policy.head.kind) == (5, "no_ops", "chunk")
 
 
 def test_settings_are_listed_with_their_meaning(capsys: pytest.CaptureFixture[str]) -> None:

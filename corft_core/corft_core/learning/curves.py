@@ -7,12 +7,14 @@ import io
 from corft_core.files import write_bytes
 from corft_core.learning.run_folder import RunFolder
 
+ORDER = ("sft", "critic", "actor")
+
 
 def draw_curves(run: RunFolder) -> None:
     """Draw metrics.jsonl; does nothing when there is no metric."""
     rows = run.metrics()
     panels = sorted({(row["stage"], key) for row in rows for key in row if key not in ("stage", "step", "seconds")},
-                    key=lambda panel: (panel[0] != "sft", panel))
+                    key=lambda panel: (ORDER.index(panel[0]), panel[1]))
     if not panels:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
