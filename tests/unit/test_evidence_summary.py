@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from corft_core.evidence import records
 from corft_core.evidence.arms import ARMS
 from corft_core.evidence.bootstrap import Block, hierarchical
+from corft_core.evidence.page import readme_table, write_page
 from corft_core.evidence.records import Run, Trials
 from corft_core.evidence.summary import columns, judge, references, suite_summary, write_summary
 
@@ -100,6 +103,24 @@ def test_runs_of_another_protocol_version_are_left_out(tmp_path):
     path = records.path(tmp_path / "runs", "cell", "cup", 0, "sft")
     path.write_text(path.read_text().replace('"protocol":1', '"protocol":0'))
     assert write_summary(tmp_path / "runs")["runs"] == 0
+
+
+def test_the_page_and_its_pictures_are_made_of_the_runs(tmp_path):
+    for found in KNOWN.values():
+        for one in found.values():
+            curves = {"sft": {"step": [1, 2], "loss": [1.0, 0.5]}, "values": {
+                "correlation": [0.5, None], "bias": [0.0, 0.0], "mc_return": [0.2, 0.9], "q": [[0.1, 0.2], [0.8, 0.9]]}}
+            splits = {name: replace(part, xy_m=tuple((0.4 + 0.05 * i, 0.1 * i) for i in range(4)))
+                      for name, part in one.splits.items()}
+            records.write(tmp_path / "runs", replace(one, curves=curves, splits=splits))
+    summary = write_summary(tmp_path / "runs")
+    write_page(summary, tmp_path / "runs", tmp_path / "docs")
+    page = (tmp_path / "docs/evidence.md").read_text()
+    assert "| success, ratio to SFT | at least 1.57 | × 2.00 [" in page and "| 4 runs" not in page
+    pictures = re.findall(r"\((images/evidence/\S+\.png)\)", page)
+    assert len(pictures) == 5 and all((tmp_path / "docs" / picture).stat().st_size > 5000 for picture in pictures)
+    shown = readme_table(summary)
+    assert "| cell | CO-RFT | 2 | 75 [" in shown and "targets reached" in shown
 
 
 def column(values: list[list[list[float]]]) -> Block:

@@ -17,7 +17,7 @@ COLOURS = {"sft": "#8a8f98", "sft_extra": "#5d636e", "no_ops": "#c7902b", "best_
            "bc100": "#b9a3d0"}
 LABELS = {"sft": "SFT", "sft_extra": "SFT, extra steps", "no_ops": "SFT, no pauses", "best_of_n": "SFT + best of 16",
           "co_rft": "CO-RFT", "bc100": "SFT, 100 demos"}
-SHADES = "RdYlGn"
+SHADES = "RdYlBu"
 
 
 def _number(figure: Mapping[str, Any] | None, key: str = "value") -> float:
@@ -94,7 +94,8 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
                               linewidth=0.9, alpha=0.8, label=label)
                     labelled.add(run.task)
         axis.set(title=title, xlabel="step")
-    axes[0][1].legend(fontsize=7, frameon=False)
+    if axes[0][0].lines:
+        axes[0][0].legend(fontsize=7, frameon=False)
     return figure
 
 
@@ -124,8 +125,7 @@ def success_maps(runs: Mapping[str, Mapping[tuple[str, int], Run]], arms: Sequen
     """Where the target started and in how many of the seeds the trial succeeded in time: a row a task, a column an
     arm. Circles: demonstrated region, triangles: unseen positions."""
     tasks = list(dict.fromkeys(task for task, _ in runs[arms[0]]))
-    figure, axes = new_figure(2.6 * len(arms) + 1, 2.3 * len(tasks), nrows=len(tasks), ncols=len(arms), sharex="row",
-                              sharey="row")
+    figure, axes = new_figure(2.6 * len(arms) + 1, 2.3 * len(tasks), nrows=len(tasks), ncols=len(arms))
     dots = None
     for line, task in zip(axes, tasks, strict=True):
         for axis, arm in zip(line, arms, strict=True):
@@ -140,9 +140,9 @@ def success_maps(runs: Mapping[str, Mapping[tuple[str, int], Run]], arms: Sequen
                 dots = axis.scatter(y, x, c=rate, cmap=SHADES, vmin=0, vmax=1, marker=marker, s=26,
                                     edgecolors="#666666", linewidths=0.3)
             axis.set_aspect("equal", adjustable="datalim")
+            axis.invert_xaxis()
             axis.tick_params(labelsize=7)
         line[0].set_ylabel(f"{task}\nx [m]", fontsize=8)
-        line[0].invert_xaxis()
     for axis, arm in zip(axes[0], arms, strict=True):
         axis.set_title(LABELS.get(arm, arm), fontsize=9)
     for axis in axes[-1]:
