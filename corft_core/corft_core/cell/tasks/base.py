@@ -27,7 +27,7 @@ class Task(ABC):
     """How long :meth:`achieved` must stay true until the trial is a success."""
     habits: ClassVar[Habits] = Habits()
     """The operator's faults in this task's demonstrations."""
-    faulty_habits: ClassVar[Habits] = Habits(give_up=0.5)
+    faulty_habits: ClassVar[Habits] = Habits(miss=0.2, give_up=0.5)
     """Faults of demonstrations that include failures: about half of them fail."""
     time_limit_s: ClassVar[float] = 40.0
     """A demonstration that takes longer is a failure."""

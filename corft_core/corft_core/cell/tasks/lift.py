@@ -68,9 +68,7 @@ class LiftTask(Task):
     splits = SPLITS
     hold_s = 0.3
     clear_m = 0.13
-    # Slow and hesitant, but every grasp that closes is meant: failures are an arm of their own in the evidence.
-    habits = Habits(speed=(0.3, 1.0), pause=0.03, miss=0.0)
-    faulty_habits = Habits(speed=(0.3, 1.0), pause=0.03, miss=0.2, give_up=0.55)
+    faulty_habits = Habits(miss=0.2, give_up=0.55)
     time_limit_s = 25.0
     instruction: ClassVar[str]
     target: ClassVar[str]
