@@ -79,7 +79,7 @@ def chain_config(**pairs: object) -> TrainConfig:
     """Defaults but for the chain's horizon and discount; `pairs` use __ for the dot."""
     base: dict[str, object] = {
         "policy.horizon": HORIZON, "policy.backbone": "none", "policy.encoder.embedding": 32, "policy.head.width": 32,
-        "policy.head.kind": "chunk", "co_rft.gamma": GAMMA, "sft.token_noise": 0.0, "sft.ema": 0.0,
+        "policy.head.kind": "chunk", "co_rft.gamma": GAMMA, "co_rft.warmup": 0, "sft.token_noise": 0.0, "sft.ema": 0.0,
     }
     return override(TrainConfig, {}, base | {key.replace("__", "."): value for key, value in pairs.items()})
 

@@ -67,8 +67,7 @@ class Extraction:
             self.actor, observation, actions[index], valid[index], self.frames.samples.keyframe[index],
             self.config.sft.keyframe_weight, weight,
         )
-        self._update(loss)
-        return info
+        return info | {"gradient": self._update(loss)}
 
     def follow(self, critic: CriticTraining) -> dict[str, float]:
         """One step of a deterministic actor along the critic; see `actor_loss`."""
@@ -80,8 +79,7 @@ class Extraction:
         q = critic.critic(critic.embedding[index], chunk)[:, :, 0].amin(0)
         weight = self._weights(critic)[index] if self.settings.extraction == "weighted_anchor" else None
         loss, info = actor_loss(q, error, self.settings.extraction, self.settings.q_weight, weight)
-        self._update(loss)
-        return info
+        return info | {"gradient": self._update(loss)}
 
     def _weights(self, critic: CriticTraining) -> Tensor:
         if self.weights is None:
@@ -91,15 +89,17 @@ class Extraction:
             self.weights = weights
         return self.weights
 
-    def _update(self, loss: Tensor) -> None:
+    def _update(self, loss: Tensor) -> float:
+        """One optimiser step; returns the gradient's norm."""
         self.optimizer.param_groups[0]["lr"] = self.settings.actor_lr * cosine(self.updates, self.total, 0)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         processes.average_gradients(self.average.parameters)
-        nn.utils.clip_grad_norm_(self.average.parameters, self.config.sft.clip_norm or float("inf"))
+        norm = nn.utils.clip_grad_norm_(self.average.parameters, self.config.sft.clip_norm or float("inf"))
         self.optimizer.step()
         self.average.update()
         self.updates += 1
+        return float(norm)
 
     def finish(self) -> None:
         """Keep the averaged actor."""
