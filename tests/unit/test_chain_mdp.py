@@ -1,0 +1,88 @@
+"""Stage 2 as a whole against dynamic programming on a chain of five states (tests/chain_mdp.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from chain_mdp import Chain, chain_config, chain_stage, make_chain, run
+
+from corft_core.learning.co_rft_stage import CoRFTStage
+
+
+def largest_error(stage: CoRFTStage, chain: Chain) -> float:
+    """Largest error of a learned prefix value on recorded chunks, against the targets of the true values."""
+    columns = [length - 1 for length in stage.critic.critic.values.lengths]
+    truth = chain.table.targets(chain.advancing_values)[:, columns]
+    q = stage.table_values(chain.frames.samples.actions[:, None])[:, :, 0].mean(0).numpy()
+    return float(np.abs(q - truth)[chain.table.target_valid[:, columns]].max())
+
+
+def test_default_settings_learn_the_prefix_values() -> None:
+    chain = make_chain(200)
+    stage = chain_stage(chain, chain_config(co_rft__alpha=0.0, co_rft__actor_steps=0))
+    run(stage)
+    assert largest_error(stage, chain) < 1e-2
+
+
+FASTER = {"co_rft__lr": 3e-3, "co_rft__steps": 500, "co_rft__refresh": 25, "policy__critic__width": 16}
+DISTRIBUTIONAL = {"co_rft__lr": 2e-3}
+
+
+@pytest.mark.parametrize("pairs", [
+    FASTER | {"co_rft__target_source": "network", "co_rft__tau": 0.05},
+    FASTER | {"policy__critic__horizon": 1},
+    FASTER | {"policy__critic__prefixes": False},
+    DISTRIBUTIONAL | {"policy__critic__head": "hl_gauss"},
+    DISTRIBUTIONAL | {"policy__critic__head": "c51"},
+], ids=["target networks", "one step", "whole chunk", "HL-Gauss", "C51"])
+def test_other_critics_and_targets_learn_the_same_values(pairs: dict[str, object]) -> None:
+    chain = make_chain(60)
+    stage = chain_stage(chain, chain_config(co_rft__alpha=0.0, co_rft__actor_steps=0, **pairs))
+    run(stage)
+    assert largest_error(stage, chain) < 1e-2
+
+
+def test_value_without_an_action_critic_is_the_operators_own() -> None:
+    chain = make_chain(300)
+    stage = chain_stage(chain, chain_config(co_rft__advantage="value", co_rft__steps=300, co_rft__lr=2e-3,
+                                            co_rft__actor_steps=0, co_rft__refresh=20))
+    run(stage)
+    assert stage.critic.state_value is not None and stage.run_time_critic is None
+    with torch.no_grad():
+        value = stage.critic.state_value(stage.critic.embedding).numpy()
+    empirical = [chain.table.mc_return[chain.state == s].mean() for s in range(5)]
+    found = [value[chain.state == s].mean() for s in range(5)]
+    assert found == pytest.approx(empirical, abs=0.05)
+    assert np.unique(chain.behaviour_values) == pytest.approx(np.array(empirical), abs=0.05)
+
+
+def test_expectile_value_lies_between_the_operators_and_the_best() -> None:
+    chain = make_chain(100)
+    stage = chain_stage(chain, chain_config(
+        co_rft__value="iql", co_rft__expectile=0.9, co_rft__alpha=0.0, co_rft__actor_steps=0, **FASTER,
+    ))
+    run(stage)
+    assert stage.critic.state_value is not None
+    with torch.no_grad():
+        value = stage.critic.state_value(stage.critic.embedding).numpy()
+    found = np.array([value[chain.state == s].mean() for s in range(5)])
+    behaviour, best = np.unique(chain.behaviour_values), np.unique(chain.advancing_values)
+    assert np.all(found > behaviour + 0.01) and np.all(found < best + 0.03)
+
+
+@pytest.mark.parametrize(("pairs", "kind"), [
+    ({}, "critic"), ({"co_rft__value": "iql"}, "iql"), ({"co_rft__advantage": "value"}, "value"),
+    ({"co_rft__advantage": "value", "co_rft__value": "mc"}, "mc"),
+])
+def test_advantage_prefers_advancing_to_staying(pairs: dict[str, object], kind: str) -> None:
+    chain = make_chain(60)
+    stage = chain_stage(chain, chain_config(
+        co_rft__actor_steps=0, co_rft__lr=3e-3, co_rft__steps=200, co_rft__alpha=0.0, policy__critic__width=16, **pairs,
+    ))
+    run(stage)
+    advantage = stage.critic.advantages().numpy()
+    steps = chain.table.action[:, :, 0]
+    inside = chain.state <= 2  # the whole chunk can be walked
+    quick, slow = inside & (steps.sum(1) == 3), inside & (steps.sum(1) <= -1)
+    assert advantage[quick].mean() > advantage[slow].mean() + 0.05, kind
