@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -192,7 +191,8 @@ def main() -> None:
         stage = setup.imitation() if sys.argv[1] == "bc" else setup.reinforcement()
         for number in [*range(1, 30), *range(stage.steps - 30, stage.steps)]:
             stage.step(number)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory before exec
+    print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
 if __name__ == "__main__":
