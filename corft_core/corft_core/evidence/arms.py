@@ -118,8 +118,8 @@ def _arms() -> Iterable[Arm]:
         ("iql", "IQL value, expectile 0.7", {"co_rft.value": "iql"}),
         ("max_bootstrap", "bootstrap from the best of the policy's chunks", {"co_rft.bootstrap": "max"}),
         ("network_targets", "EMA target networks, no table", {"co_rft.target_source": "network"}),
-        ("hl_gauss", "distributional critic, HL-Gauss", {"policy.critic.head": "hl_gauss"}),
-        ("c51", "distributional critic, C51", {"policy.critic.head": "c51"}),
+        ("hl_gauss", "distributional critic, HL-Gauss", {"policy.critic.head": "hl_gauss", "co_rft.lr": 2e-3}),
+        ("c51", "distributional critic, C51", {"policy.critic.head": "c51", "co_rft.lr": 2e-3}),
         ("transformer", "transformer critic", {"policy.critic.kind": "transformer"}),
         ("ensemble_5", "five critics", {"policy.critic.ensemble": 5}),
         ("gamma_95", "discount 0.95", {"co_rft.gamma": 0.95}),
@@ -127,7 +127,8 @@ def _arms() -> Iterable[Arm]:
     ):
         yield Arm(name, title, awr | settings, "sft")
     yield Arm("q_chunking", "Q-chunking: best of N in bootstrap and at run time", ranked | {
-        "policy.critic.prefixes": False, "co_rft.bootstrap": "max", "co_rft.alpha": 0.0,
+        "policy.critic.prefixes": False, "co_rft.bootstrap": "max", "co_rft.policy_samples": 16,
+        "co_rft.alpha": 0.0,
     }, "sft")
 
     # Chunk length and augmentation change stage 1 as well
