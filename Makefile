@@ -20,7 +20,7 @@ demo: setup ## record, convert, train, drive and evaluate in the simulated cell;
 	@$(ENV) ros2 run corft demo --out out/demo --backbone $(BACKBONE) $(ARGS)
 
 evidence: setup ## make all runs of the evidence again, or go on with them: make evidence ARGS=--quick
-	@$(ENV) python -m pip install -q -r requirements/evidence.txt && python -m corft_core.evidence $(ARGS)
+	@$(ENV) python -m corft_core.evidence $(ARGS)
 
 publish: setup ## keep the last demo's figures under results/; write the README's tables
 	@$(ENV) python tools/publish.py

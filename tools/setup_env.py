@@ -92,7 +92,7 @@ def install_packages(ros: bool) -> None:
         run([*pip, "-q", *(line for line in lines_of("base.txt") if line.startswith("torch=="))])
         run([*pip, "-q", "--no-deps", "-r", str(ros_requirements())])
     else:
-        names = ("base.txt", "ros_wheels.txt", "build.txt", "dev.txt")
+        names = ("base.txt", "ros_wheels.txt", "build.txt", "dev.txt", "evidence.txt")
         run([*pip, "-q", "-c", str(REQUIREMENTS / "lock.txt"),
              *(part for name in names for part in ("-r", str(REQUIREMENTS / name)))])
         relocate_cmake_files()
