@@ -15,7 +15,7 @@ from corft_core.evidence import __main__ as program
 from corft_core.evidence import protocol as fixed
 from corft_core.evidence import records, runner
 from corft_core.evidence.arms import ARMS, RECIPES, chosen, configure
-from corft_core.evidence.group import Group
+from corft_core.evidence.group import Group, command
 from corft_core.evidence.protocol import Protocol
 from corft_core.evidence.runner import Plan, run_plan
 from corft_core.evidence.summary import write_summary
@@ -160,3 +160,9 @@ def test_the_quick_part_and_tuning_never_mix_with_the_evidence():
     assert not set(fixed.EVIDENCE.seeds) & set(fixed.TUNING.seeds)
     assert fixed.EVIDENCE.first_scene + fixed.EVIDENCE.trials <= fixed.TUNING.first_scene
     assert fixed.TUNING.tasks == runner.TUNING_TASKS
+
+
+def test_the_kept_command_names_no_folder_of_this_machine():
+    assert command(["--suite", "cell", "--results", "/a/b", "--arm", "sft", "--work", "/c"]) == (
+        "python -m corft_core.evidence --suite cell --arm sft"
+    )

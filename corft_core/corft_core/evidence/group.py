@@ -80,7 +80,7 @@ class Group:
             run = Run(
                 self.suite.name, self.task, self.seed, arm.name, limit, fixed.horizon_steps(limit),
                 self.suite.features(self.task).rate_hz, splits, self.settings(arm), seconds, diverged,
-                versions(), commit(), " ".join(["python -m corft_core.evidence", *sys.argv[1:]]),
+                versions(), commit(), command(sys.argv[1:]),
                 curves_of(folder) if folder is not None and not arm.run_time else {},
             )
             records.write(self.results, run)
@@ -187,6 +187,13 @@ def commit() -> str:
     changed = subprocess.run(["git", "status", "--porcelain", "-uno", "--", ".."], cwd=here, capture_output=True,
                              text=True, check=False).stdout.strip()
     return head + "+" * bool(changed) if head else "unknown"
+
+
+def command(arguments: Sequence[str]) -> str:
+    """What to type to make a run again; folders of this machine are left out."""
+    words = iter(arguments)
+    kept = [word for word in words if not (word in ("--results", "--work") and next(words, "") is not None)]
+    return " ".join(["python -m corft_core.evidence", *kept])
 
 
 class _Clock:
