@@ -89,7 +89,7 @@ def _arms() -> Iterable[Arm]:
     yield Arm("failures_co_rft", "CO-RFT, failures recorded", awr, "failures_sft", failures=True)
 
     # Deterministic chunk head
-    yield Arm("chunk_sft", "chunk head: SFT", chunk | imitation)
+    yield Arm("chunk_sft", "chunk head: SFT", chunk | imitation, main=True)
     yield Arm("chunk_extra", "chunk head: SFT with extra steps", chunk | extra, "chunk_sft")
     yield Arm("chunk_no_ops", "chunk head: SFT without pauses", chunk | imitation | {"sft.filter": "no_ops"})
     yield Arm("chunk_paper", "chunk head: the paper's actor, no anchor", chunk | {"co_rft.extraction": "paper"},

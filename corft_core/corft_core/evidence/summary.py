@@ -181,6 +181,10 @@ def headline(runs: Runs) -> dict[str, Any]:
             "ood_against_sft": against.get("ood_difference"),
             **({"against_bc100": pair_figures(runs["bc100"], runs[HEADLINE], vary).get("success_difference")}
                if "bc100" in runs else {}),
+            # The paper's SFT has a deterministic head; the ratio to it holds the gain by the policy class as well.
+            **({"success_ratio_to_deterministic_sft":
+                pair_figures(runs["chunk_sft"], runs[HEADLINE], vary).get("success_ratio")}
+               if "chunk_sft" in runs else {}),
         }.items() if value}
     if "bc100" in runs:
         figures["bc100_success"] = arm_figures(list(by_task(runs["bc100"]).values()))["success"]
