@@ -55,10 +55,11 @@ def main(argv: list[str] | None = None) -> int:
 def _body(arguments: argparse.Namespace) -> int:
     if arguments.set and not arguments.tune:
         raise CorftError("--set belongs to --tune: the recipe of the evidence stands in corft_core/evidence/arms.py.")
-    protocol = fixed.QUICK if arguments.quick else fixed.EVIDENCE
-    protocol = fixed.tuning(arguments.tune) if arguments.tune else protocol
+    base = fixed.QUICK if arguments.quick else fixed.EVIDENCE
+    base = fixed.tuning(arguments.tune) if arguments.tune else base
+    protocol = base
     if arguments.seed:
-        protocol = replace(protocol, seeds=tuple(arguments.seed))
+        protocol = replace(base, seeds=tuple(arguments.seed))
     arms = [arm for arm in chosen(arguments.arm or protocol.arms) if arm.main or not arguments.main]
     plan = make_plan(protocol, arguments.results, arguments.work, suites=arguments.suite or list(fixed.SUITES),
                      tasks=arguments.task, arms=arms, overrides=_pairs(arguments.set))
@@ -76,7 +77,9 @@ def _body(arguments: argparse.Namespace) -> int:
             return status
     from corft_core.evidence.summary import write_summary
 
-    summary = write_summary(plan.results)
+    whole = make_plan(base, arguments.results, arguments.work, suites=list(fixed.SUITES), tasks=[],
+                      arms=chosen(base.arms))
+    summary = write_summary(plan.results, len(whole.runs()))
     if arguments.page:
         from corft_core.evidence.page import write_page
 

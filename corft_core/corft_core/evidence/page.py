@@ -171,8 +171,14 @@ def made_of(summary: Mapping[str, Any]) -> str:
     if not summary["runs"]:
         return "No run is finished."
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    return (f"{summary['runs']} runs, {summary['hours']:.1f} hours of a CPU thread, commit "
+    return (f"{summary['runs']}{of_planned(summary)} runs, {summary['hours']:.1f} hours of a CPU thread, commit "
             f"{', '.join(summary['commits'])}; {versions}.")
+
+
+def of_planned(summary: Mapping[str, Any]) -> str:
+    """" of N planned" while runs are missing."""
+    planned = summary.get("planned") or 0
+    return f" of {planned} planned" if summary["runs"] < planned else ""
 
 
 def readme_table(summary: Mapping[str, Any]) -> str:
@@ -197,9 +203,9 @@ def readme_table(summary: Mapping[str, Any]) -> str:
             verdict = "all targets met" if not missed else f"missed: {'; '.join(missed)}"
             lines.append(f"- {TITLES.get(name, name)}: {len(targets) - len(missed)} of {len(targets)} targets reached"
                          f"{', ' + verdict if missed else ''}.")
-    return "\n".join([*lines, "", "30 demonstrations a task and seed; means over tasks with 95 % intervals over runs. "
-                      "Made by `make evidence`, kept in `results/evidence/`; all tables, plots and null results: "
-                      "[docs/evidence.md](docs/evidence.md)."]) + "\n"
+    return "\n".join([*lines, "", f"{summary['runs']}{of_planned(summary)} runs. 30 demonstrations a task and seed; means "
+                      "over tasks with 95 % intervals over runs. Made by `make evidence`, kept in `results/evidence/`; "
+                      "all tables, plots and null results: [docs/evidence.md](docs/evidence.md)."]) + "\n"
 
 
 def draw(summary: Mapping[str, Any], results: Path, folder: Path) -> dict[str, dict[str, str]]:

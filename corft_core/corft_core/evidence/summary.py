@@ -220,12 +220,13 @@ def collect(results: Path) -> dict[str, Runs]:
     return found  # type: ignore[return-value]
 
 
-def write_summary(results: Path) -> dict[str, Any]:
-    """Compute the summary of a folder of runs and write it beside them as summary.json."""
+def write_summary(results: Path, planned: int | None = None) -> dict[str, Any]:
+    """Compute the summary of a folder of runs and write it beside them as summary.json; ``planned``: how many runs
+    the whole protocol has."""
     found = collect(results)
     runs = [run for suite in found.values() for arm in suite.values() for run in arm.values()]
     summary: dict[str, Any] = {
-        "protocol": VERSION, "folder": results.name, "longer": LONGER, "runs": len(runs),
+        "protocol": VERSION, "folder": results.name, "longer": LONGER, "runs": len(runs), "planned": planned,
         "hours": round(sum(sum(run.seconds.values()) for run in runs) / 3600, 2),
         "commits": sorted({run.commit for run in runs}), "commands": sorted({run.command for run in runs}),
         "versions": runs[0].versions if runs else {},
