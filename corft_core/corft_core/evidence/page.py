@@ -205,7 +205,8 @@ def readme_table(summary: Mapping[str, Any]) -> str:
                          f"{', ' + verdict if missed else ''}.")
     return "\n".join([*lines, "", f"{summary['runs']}{of_planned(summary)} runs. 30 demonstrations a task and seed; "
                       "means over tasks with 95 % intervals over runs. Made by `make evidence`, kept in "
-                      "`results/evidence/`; all tables, plots and null results: [docs/evidence.md](docs/evidence.md)."]) + "\n"
+                      "`results/evidence/`; all tables, plots and null results: "
+                      "[docs/evidence.md](docs/evidence.md)."]) + "\n"
 
 
 def draw(summary: Mapping[str, Any], results: Path, folder: Path) -> dict[str, dict[str, str]]:
