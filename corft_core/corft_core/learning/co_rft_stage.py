@@ -59,10 +59,19 @@ class CoRFTStage:
         self.critic_steps = 0 if extraction == "imitation" else self.settings.steps
         self.steps = self.critic_steps + (self.settings.actor_steps if extraction in AFTER_CRITIC else 0)
         seed_step(config.seed, STAGE_NUMBER, -1)
-        self.critic = CriticTraining(actor, critic, frames, table, train_index, config, device)
+        # The tables over all frames are costly; imitation looks nothing up in them.
+        self._critic = None if extraction == "imitation" else CriticTraining(
+            actor, critic, frames, table, train_index, config, device
+        )
         self.extraction = Extraction(
             actor, frames, train_index, train_index if imitation_index is None else imitation_index, config
         )
+
+    @property
+    def critic(self) -> CriticTraining:
+        """The critic's training; imitation has none."""
+        assert self._critic is not None
+        return self._critic
 
     @property
     def run_time_critic(self) -> Critic | None:
@@ -100,7 +109,8 @@ class CoRFTStage:
     def finish(self) -> None:
         """Keep the averaged actor."""
         self.extraction.finish()
-        self.critic.finish()
+        if self._critic is not None:
+            self._critic.finish()
 
     # Saving
 
@@ -114,7 +124,7 @@ class CoRFTStage:
         return self.critic_steps
 
     def tensors(self) -> dict[str, Tensor]:
-        return self.critic.tensors() | self.extraction.tensors()
+        return (self._critic.tensors() if self._critic is not None else {}) | self.extraction.tensors()
 
     def extra(self) -> dict[str, Any]:
         return self.extraction.extra()
@@ -122,4 +132,5 @@ class CoRFTStage:
     def load(self, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
         """Inverse of `tensors` and `extra`."""
         self.extraction.load(tensors, extra)
-        self.critic.load(tensors)
+        if self._critic is not None:
+            self._critic.load(tensors)
