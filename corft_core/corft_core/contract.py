@@ -41,19 +41,19 @@ class Robot:
 
 @dataclass(frozen=True)
 class Gripper:
-    """Gripper joint with its physical end positions; opening is 0 closed … 1 open."""
+    """Gripper joint with its end positions in the joint's unit (m or rad); opening is 0 closed … 1 open."""
 
     joint: str
-    open_m: float
-    closed_m: float
+    open_position: float
+    closed_position: float
 
-    def to_opening(self, position_m: float) -> float:
-        """Opening in [0, 1] of a joint position in m."""
-        return min(1.0, max(0.0, (position_m - self.closed_m) / (self.open_m - self.closed_m)))
+    def to_opening(self, position: float) -> float:
+        """Opening in [0, 1] of a joint position."""
+        return min(1.0, max(0.0, (position - self.closed_position) / (self.open_position - self.closed_position)))
 
-    def to_position_m(self, opening: float) -> float:
-        """Joint position in m of an opening; openings outside [0, 1] are clipped."""
-        return self.closed_m + min(1.0, max(0.0, opening)) * (self.open_m - self.closed_m)
+    def to_position(self, opening: float) -> float:
+        """Joint position of an opening; openings outside [0, 1] are clipped."""
+        return self.closed_position + min(1.0, max(0.0, opening)) * (self.open_position - self.closed_position)
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,9 @@ class Contract:
                  self.robot.joints)
         _require(len(self.robot.home_rad) == joints, f"robot.home_rad needs {joints} values, one a joint",
                  self.robot.home_rad)
-        _require(self.gripper.open_m != self.gripper.closed_m,
-                 "gripper.open_m and gripper.closed_m must differ, they define which way it opens", self.gripper)
+        _require(self.gripper.open_position != self.gripper.closed_position,
+                 "gripper.open_position and gripper.closed_position must differ, they define which way it opens",
+                 self.gripper)
         for key in ("velocity_rad_s", "acceleration_rad_s2", "jerk_rad_s3"):
             values = getattr(self.limits, key)
             _require(len(values) == joints and all(v > 0 for v in values),

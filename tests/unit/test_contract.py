@@ -43,7 +43,7 @@ def test_an_unknown_key_is_an_error_that_names_it_at_every_level(plain, where):
     (("rate_hz",), 0, "rate_hz must be a positive whole number"),
     (("rate_hz",), "10", "rate_hz"),
     (("action_representation",), "delta", "action_representation must be one of relative, absolute"),
-    (("gripper", "closed_m"), 0.04, "must differ"),
+    (("gripper", "closed_position"), 0.04, "must differ"),
     (("robot", "home_rad"), [0.0], "home_rad needs 7 values"),
     (("robot", "joints"), ["a", "a"], "distinct"),
     (("limits", "velocity_rad_s"), [1, 1, 1, 1, 1, 1, -1], "velocity_rad_s"),
@@ -99,4 +99,4 @@ def test_differences_name_the_keys_of_another_robot(plain):
 @given(st.floats(0, 1))
 def test_gripper_opening_and_position_are_inverse(opening):
     gripper = Contract.load(PATH).gripper
-    assert gripper.to_opening(gripper.to_position_m(opening)) == pytest.approx(opening, abs=1e-12)
+    assert gripper.to_opening(gripper.to_position(opening)) == pytest.approx(opening, abs=1e-12)

@@ -38,7 +38,7 @@ def test_a_robot_may_differ_in_topics_ages_and_limits(change: Callable[[dict[str
     (lambda data: data.update(rate_hz=20), "rate_hz"),
     (lambda data: data["robot"].update(name="other"), "robot.name"),
     (lambda data: data["robot"]["joints"].reverse(), "robot.joints"),
-    (lambda data: data["gripper"].update(open_m=0.0, closed_m=0.04), "gripper.open_m"),
+    (lambda data: data["gripper"].update(open_position=0.0, closed_position=0.04), "gripper.open_position"),
     (lambda data: data.update(action_representation="absolute"), "action_representation"),
     (lambda data: data["cameras"][1].update(size=[96, 96]), "cameras.wrist.size"),
     (lambda data: data["cameras"][1].update(crop=[0, 0, 64, 64]), "cameras.wrist.crop"),

@@ -64,7 +64,7 @@ class CellEnvironment:
 
     def step(self, action: NDArray[np.float64]) -> None:
         """Advance one step; of ``action`` (8,) only the opening counts, the arm follows its chunk."""
-        self.cell.command_gripper(self.features.gripper.to_position_m(float(action[-1])))
+        self.cell.command_gripper(self.features.gripper.to_position(float(action[-1])))
         self.cell.step(self._step_s)
 
     def close(self) -> None:

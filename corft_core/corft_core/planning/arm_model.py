@@ -57,7 +57,7 @@ class ArmModel:
             raise PlanningError(f"the robot description has no joint {', '.join(missing)} (robot.joints of the "
                                 f"contract); its joints: {', '.join(list(full.names)[1:])}")
         locked = [index for index in range(1, full.njoints) if full.names[index] not in self.joint_names]
-        opening = contract.gripper.open_m if gripper_position_m is None else gripper_position_m
+        opening = contract.gripper.open_position if gripper_position_m is None else gripper_position_m
         reference = _locked_configuration(full, description.urdf, contract.gripper.joint, opening)
         self.model, robot = pin.buildReducedModel(full, geometry, locked, reference)
         if self.model.nq != len(self.joint_names) or self.model.nv != len(self.joint_names):

@@ -72,7 +72,7 @@ class MoveItPlanner:
         self._contract = contract
         self._lock = threading.RLock()
         self._group = self._description.planning_group(contract.robot.joints)
-        opening = contract.gripper.open_m if gripper_position_m is None else gripper_position_m
+        opening = contract.gripper.open_position if gripper_position_m is None else gripper_position_m
         self._gripper = {contract.gripper.joint: float(opening)}
         margin = contract.limits.position_margin_rad
         self._hard_limits = self._description.position_limits(contract.robot.joints)

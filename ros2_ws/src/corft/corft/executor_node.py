@@ -173,7 +173,7 @@ class ExecutorNode(CorftLifecycleNode):
         supervisor.joint_state(measured, now_ns)
         opening = supervisor.gripper_due(now_ns)
         if opening is not None:
-            self._outputs["gripper"].publish(Float64MultiArray(data=[self._contract.gripper.to_position_m(opening)]))
+            self._outputs["gripper"].publish(Float64MultiArray(data=[self._contract.gripper.to_position(opening)]))
 
     def _on_tick(self) -> None:
         if not self.active:

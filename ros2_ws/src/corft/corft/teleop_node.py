@@ -194,7 +194,7 @@ class TeleopNode(CorftNode):
             self.get_logger().error(f"{error}", throttle_duration_sec=2.0)
             return
         time_s = (self._joint_ns - self._start_ns) * 1e-9
-        path, gripper_m = self._operator.command(time_s, state[:-1], self._contract.gripper.to_position_m(state[-1]),
+        path, gripper_m = self._operator.command(time_s, state[:-1], self._contract.gripper.to_position(state[-1]),
                                                  objects_of(self._objects, self._task.bodies), self._scene)
         self._arm.publish(trajectory_message(path))
         self._gripper.publish(Float64MultiArray(data=[gripper_m]))
