@@ -13,14 +13,14 @@ import os
 import subprocess
 import sys
 import time
-import venv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+from peer_environment import LEROBOT, PeerMissing, environ, python
 from train_gpu import measure_gpu
 from train_seeds import measure_seeds
 from train_steps import BATCH, CAMERAS, CHANNELS, Naive, Setup, Step, loading_step
@@ -29,10 +29,6 @@ from corft_core.learning.config import TrainConfig
 from corft_core.learning.memory import keep_freed_memory
 from corft_core.policy.backbones import make_backbone
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = ROOT / "out" / "bench" / "lerobot"
-LEROBOT = ["lerobot==0.4.4", "draccus==0.11.6", "einops==0.8.2", "mergedeep", "pyyaml-include==2.2", "toml",
-           "typing_inspect", "mypy_extensions"]
 ROUNDS = 5
 PICTURE = 128
 
@@ -140,15 +136,14 @@ class _Act:
         shape = {"threads": 1, "batch": BATCH, "cameras": CAMERAS, "channels": CHANNELS, "state": 8, "actions": 8,
                  "horizon": 10, "parameters": parameters}
         try:
-            _install()
             self.process = subprocess.Popen(
-                [str(ENVIRONMENT / "bin/python"), str(Path(__file__).parent / "act_worker.py"), json.dumps(shape)],
+                [python(LEROBOT), str(Path(__file__).parent / "act_worker.py"), json.dumps(shape)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                env={**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
+                env=environ(),
             )
-            self.note = {"version": LEROBOT[0], **json.loads(self._line())}
-        except (OSError, ValueError, subprocess.CalledProcessError) as error:
-            wrote = self.process.stderr.read() if self.process is not None else getattr(error, "stderr", None)
+            self.note = {"version": LEROBOT.packages[0], **json.loads(self._line())}
+        except (OSError, ValueError, PeerMissing) as error:
+            wrote = self.process.stderr.read() if self.process is not None else None
             self.process, self.note = None, {"missing": (wrote or str(error)).strip()[-300:]}
 
     def _line(self) -> str:
@@ -167,19 +162,6 @@ class _Act:
             return None
         self.process.communicate()
         return float(np.median(np.concatenate(self.times[1:])))
-
-
-def _install() -> None:
-    """An environment with LeRobot that borrows torch from ours."""
-    ready = ENVIRONMENT / "ready"
-    if ready.exists():
-        return
-    venv.create(ENVIRONMENT, with_pip=True, clear=True)
-    subprocess.run([str(ENVIRONMENT / "bin/pip"), "install", "--quiet", "--no-deps", *LEROBOT], check=True,
-                   capture_output=True, text=True)
-    packages = next((ENVIRONMENT / "lib").glob("python3*/site-packages"))
-    (packages / "borrowed.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
-    ready.touch()
 
 
 def main() -> None:
