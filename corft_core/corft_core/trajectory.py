@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,45 +51,48 @@ class JointPath:
         """Time of the last waypoint."""
         return float(self.times_s[-1])
 
+    @cached_property
+    def coefficients(self) -> Array:
+        """(6, N-1, J): the polynomial of each segment in the time since its start, constant term first.
+
+        Linear, cubic or quintic Hermite by what the path carries, as joint_trajectory_controller interpolates.
+        """
+        span = np.diff(self.times_s)[:, None]
+        p0, d = self.positions[:-1], np.diff(self.positions, axis=0)
+        result = np.zeros((6, *d.shape))
+        result[0] = p0
+        if self.velocities is None:
+            result[1] = d / span
+            return result
+        v0, v1 = self.velocities[:-1], self.velocities[1:]
+        result[1] = v0
+        if self.accelerations is None:
+            result[2] = (3 * d / span - 2 * v0 - v1) / span
+            result[3] = (v0 + v1 - 2 * d / span) / span**2
+            return result
+        a0, a1 = self.accelerations[:-1], self.accelerations[1:]
+        result[2] = a0 / 2
+        result[3] = (20 * d - (8 * v1 + 12 * v0) * span - (3 * a0 - a1) * span**2) / (2 * span**3)
+        result[4] = (-30 * d + (14 * v1 + 16 * v0) * span + (3 * a0 - 2 * a1) * span**2) / (2 * span**4)
+        result[5] = (12 * d - 6 * (v1 + v0) * span + (a1 - a0) * span**2) / (2 * span**5)
+        return result
+
     def sample(self, time_s: float | Array) -> tuple[Array, Array, Array]:
         """Position, velocity and acceleration, each (J,), at ``time_s``, or (N, J) at times (N,); held beyond the ends.
 
-        Linear, cubic or quintic Hermite between waypoints, by what the path carries, as
-        joint_trajectory_controller interpolates.
+        Between waypoints as :attr:`coefficients` says.
         """
         times = np.atleast_1d(np.asarray(time_s, dtype=np.float64))
-        result = np.zeros((3, len(times), len(self.names)))
+        result = np.empty((3, len(times), len(self.names)))
         before, after = times <= self.times_s[0], times >= self.times_s[-1]
+        inside = ~(before | after)
+        if np.any(inside):
+            k = np.searchsorted(self.times_s, times[inside], side="right") - 1
+            result[:, inside] = evaluate(self.coefficients[:, k], (times[inside] - self.times_s[k])[:, None])[:3]
         result[:, after] = self._boundary(-1)
         result[:, before] = self._boundary(0)
-        segments = np.searchsorted(self.times_s, times, side="right") - 1
-        segments[before | after] = -1
-        for k in {*segments.tolist()} - {-1}:
-            chosen = segments == k
-            result[:, chosen] = self._segment(k, (times[chosen] - self.times_s[k])[:, None])
         position, velocity, acceleration = result if np.ndim(time_s) else result[:, 0]
         return position, velocity, acceleration
-
-    def _segment(self, k: int, t: Array) -> Array:
-        """Position, velocity and acceleration (3, N, J) at times ``t`` (N, 1) after waypoint ``k``."""
-        span = self.times_s[k + 1] - self.times_s[k]
-        p0, p1 = self.positions[k], self.positions[k + 1]
-        if self.velocities is None:
-            slope = (p1 - p0) / span
-            return np.stack([p0 + slope * t, slope + 0 * t, np.zeros((len(t), len(p0)))])
-        v0, v1 = self.velocities[k], self.velocities[k + 1]
-        if self.accelerations is None:
-            c2 = (3 * (p1 - p0) / span - 2 * v0 - v1) / span
-            c3 = (v0 + v1 - 2 * (p1 - p0) / span) / span**2
-            return np.stack([p0 + t * (v0 + t * (c2 + t * c3)), v0 + t * (2 * c2 + 3 * t * c3), 2 * c2 + 6 * t * c3])
-        a0, a1 = self.accelerations[k], self.accelerations[k + 1]
-        d = p1 - p0
-        c3 = (20 * d - (8 * v1 + 12 * v0) * span - (3 * a0 - a1) * span**2) / (2 * span**3)
-        c4 = (-30 * d + (14 * v1 + 16 * v0) * span + (3 * a0 - 2 * a1) * span**2) / (2 * span**4)
-        c5 = (12 * d - 6 * (v1 + v0) * span + (a1 - a0) * span**2) / (2 * span**5)
-        return np.stack([p0 + t * (v0 + t * (a0 / 2 + t * (c3 + t * (c4 + t * c5)))),
-                         v0 + t * (a0 + t * (3 * c3 + t * (4 * c4 + t * 5 * c5))),
-                         a0 + t * (6 * c3 + t * (12 * c4 + t * 20 * c5))])
 
     def _boundary(self, index: int) -> Array:
         """Position, velocity and acceleration (3, 1, J) at an end of the path."""
@@ -96,3 +100,12 @@ class JointPath:
         velocity = zeros if self.velocities is None else self.velocities[index]
         acceleration = zeros if self.accelerations is None else self.accelerations[index]
         return np.stack([self.positions[index], velocity, acceleration])[:, None]
+
+
+def evaluate(coefficients: Array, t: Array) -> Array:
+    """(4, …): position, velocity, acceleration and jerk at ``t`` of polynomials (6, …), shapes broadcast."""
+    c0, c1, c2, c3, c4, c5 = coefficients
+    return np.stack([c0 + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * c5)))),
+                     c1 + t * (2 * c2 + t * (3 * c3 + t * (4 * c4 + t * 5 * c5))),
+                     2 * c2 + t * (6 * c3 + t * (12 * c4 + t * 20 * c5)),
+                     6 * c3 + t * (24 * c4 + t * 60 * c5)])
