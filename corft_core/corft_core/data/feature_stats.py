@@ -38,6 +38,13 @@ class ImageHistogram:
         self.counts = np.zeros((3, 256), np.int64)
         self.frames = 0
 
+    @classmethod
+    def of(cls, counts: NDArray[np.int64], frames: int) -> ImageHistogram:
+        """A histogram with these counts (3, 256) of ``frames`` frames."""
+        histogram = cls()
+        histogram.counts, histogram.frames = np.asarray(counts, np.int64).copy(), frames
+        return histogram
+
     def add(self, frames: NDArray[np.uint8]) -> None:
         """Add frames uint8 (T, H, W, 3)."""
         import cv2

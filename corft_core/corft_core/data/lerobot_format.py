@@ -25,6 +25,7 @@ CONTRACT_PATH = "meta/corft/contract.json"
 SOURCE_PATH = "meta/corft/source.json"
 EPISODES_SIDE_PATH = "meta/corft/episodes.json"
 REPORT_PATH = "meta/corft/report.json"
+HISTOGRAMS_PATH = "meta/corft/histograms/{camera}.npy"
 
 STATE, ACTION = "observation.state", "action"
 REWARD, DONE, TRUNCATED, SUCCESS = "next.reward", "next.done", "next.truncated", "next.success"

@@ -7,9 +7,11 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from numpy.typing import NDArray
 
 from corft_core.contract import Contract
 from corft_core.data import lerobot_format as fmt
+from corft_core.data.feature_stats import ImageHistogram
 from corft_core.data.lerobot_writer import read_column
-from corft_core.data.video import VideoError, decode_video
+from corft_core.data.video import VideoError, VideoPiece, decode_video
 from corft_core.errors import CorftError
 from corft_core.files import FULL_DISK, atomic_folder
 
@@ -55,32 +58,25 @@ class EpisodeDataset:
         Raises DatasetError saying what is missing and which command makes a data set.
         """
         folder = Path(folder)
-        try:
-            info = json.loads((folder / fmt.INFO_PATH).read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise DatasetError(f"{folder} is not a LeRobot v3 data set: {error}. "
-                               "Make one with: ros2 run corft bag_to_dataset BAG OUT") from error
-        if info.get("codebase_version") != fmt.CODEBASE_VERSION:
-            raise DatasetError(f"{folder} has codebase_version {info.get('codebase_version')!r}, "
-                               f"corft reads {fmt.CODEBASE_VERSION!r}")
+        info = _read_info(folder)
         stored = folder / fmt.CONTRACT_PATH
         if stored.exists():
             contract = Contract.load(stored)
         elif contract is None:
             raise DatasetError(f"{folder} has no {fmt.CONTRACT_PATH}; give the robot's contract as well")
-        try:
-            episodes: list[dict[str, Any]] = []
-            for path in sorted((folder / "meta/episodes").rglob("*.parquet")):
-                names = [n for n in pq.read_schema(path).names if not n.startswith("stats/")]
-                episodes += pq.read_table(path, columns=names).to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"{folder}: the episodes table cannot be read: {error}") from error
+        missing = [key for key in (fmt.STATE, fmt.ACTION, *(fmt.image_key(c.name) for c in contract.cameras))
+                   if key not in info["features"]]
+        if missing:
+            raise DatasetError(f"{folder} has no feature {', '.join(missing)}; it has {', '.join(info['features'])}")
+        episodes = _read_episodes(folder)
         if len(episodes) != info["total_episodes"] or not episodes:
             raise DatasetError(f"{folder}: info.json tells of {info['total_episodes']} episodes, the episodes table "
                                f"of {len(episodes)}")
         side_file = folder / fmt.EPISODES_SIDE_PATH
-        side = json.loads(side_file.read_text()) if side_file.exists() else [{} for _ in episodes]
-        return cls(folder, contract, info, sorted(episodes, key=lambda row: row["episode_index"]), side)
+        side = read_json(side_file) if side_file.exists() else [{} for _ in episodes]
+        if not isinstance(side, list) or len(side) != len(episodes):
+            raise DatasetError(f"{side_file} must be a list of {len(episodes)} entries, one an episode")
+        return cls(folder, contract, info, episodes, side)
 
     @property
     def fps(self) -> int:
@@ -169,6 +165,69 @@ class EpisodeDataset:
             raise DatasetError(f"{self.folder}: column {name} has {len(values)} rows, info.json says {self.num_frames}")
         return values
 
+    @cached_property
+    def statistics(self) -> dict[str, Any]:
+        """meta/stats.json: feature → statistics over all steps."""
+        statistics = read_json(self.folder / fmt.STATS_PATH)
+        if not isinstance(statistics, dict):
+            raise DatasetError(f"{self.folder / fmt.STATS_PATH} must map features to statistics")
+        return statistics
+
+    def video_slice(self, camera: str, episode: int) -> VideoPiece:
+        """Where an episode's frames lie."""
+        key, row = fmt.image_key(camera), self.episodes[episode]
+        try:
+            path = self.folder / fmt.VIDEO_PATH.format(video_key=key, chunk_index=row[f"videos/{key}/chunk_index"],
+                                                       file_index=row[f"videos/{key}/file_index"])
+            first, end = (round(row[f"videos/{key}/{side}_timestamp"] * self.fps) for side in ("from", "to"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{self.folder}: the episodes table does not say where the frames of {camera} in "
+                               f"episode {episode} are: {error!r}") from error
+        return VideoPiece(path, first, end - first)
+
+    def frames(self, camera: str) -> Iterator[NDArray[np.uint8]]:
+        """A camera's frames uint8 (H, W, 3), N of them in row order; files are decoded once when episodes follow.
+
+        Raises VideoError when a frame is missing or of another size.
+        """
+        shape = tuple(self.info["features"][fmt.image_key(camera)]["shape"])
+        path, position = Path(), 0
+        pictures: Iterator[NDArray[np.uint8]] = iter(())
+        for episode, row in enumerate(self.episodes):
+            piece = self.video_slice(camera, episode)
+            if piece.path != path or piece.first_frame < position:
+                path, position, pictures = piece.path, 0, decode_video(piece.path)
+            wanted = islice(pictures, piece.first_frame - position, piece.first_frame - position + row["length"])
+            position = piece.first_frame
+            for picture in wanted:
+                if picture.shape != shape:
+                    raise VideoError(f"{path} has frames of {picture.shape}, info.json says {shape}")
+                position += 1
+                yield picture
+            if position != piece.first_frame + row["length"]:
+                raise VideoError(f"{path} ends before the last frame of episode {episode}; the data set is incomplete, "
+                                 "convert the bag again")
+
+    def image_histograms(self, camera: str) -> list[ImageHistogram]:
+        """Level counts of each episode's frames: of the pictures before encoding where stored, else of decoded ones."""
+        path = self.folder / fmt.HISTOGRAMS_PATH.format(camera=camera)
+        lengths = [row["length"] for row in self.episodes]
+        if path.exists():
+            try:
+                counts = np.load(path, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise DatasetError(f"{path} cannot be read: {error}") from error
+            if counts.shape != (len(lengths), 3, 256):
+                raise DatasetError(f"{path} must be ({len(lengths)}, 3, 256), got {counts.shape}")
+            return [ImageHistogram.of(c, frames) for c, frames in zip(counts, lengths, strict=True)]
+        histograms, pictures = [], self.frames(camera)
+        for frames in lengths:
+            histogram = ImageHistogram()
+            for picture in islice(pictures, frames):
+                histogram.add(picture[None])
+            histograms.append(histogram)
+        return histograms
+
     def video_files(self, camera: str) -> list[Path]:
         """The camera's video files in frame order."""
         return sorted((self.folder / "videos" / fmt.image_key(camera)).rglob("*.mp4"))
@@ -216,19 +275,10 @@ class EpisodeDataset:
     def _decode_camera(self, camera: str, folder: Path) -> None:
         height, width, channels = self.info["features"][fmt.image_key(camera)]["shape"]
         shape = (self.num_frames, height, width, channels)
-        row = 0
         with (folder / f"{camera}.npy").open("wb") as file:  # a memory map would die of SIGBUS on a full disk
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for path in self.video_files(camera):
-                for frame in decode_video(path):
-                    if row == self.num_frames or frame.shape != shape[1:]:
-                        raise VideoError(f"{path} holds more frames than the {self.num_frames} of info.json, or of "
-                                         f"another size ({frame.shape})")
-                    file.write(frame.tobytes())
-                    row += 1
-        if row != self.num_frames:
-            raise VideoError(f"the videos of {camera} hold {row} frames, info.json says {self.num_frames}; "
-                             "the data set is incomplete, convert the bag again")
+            for frame in self.frames(camera):
+                file.write(frame.tobytes())
 
     def _content_key(self) -> str:
         digest = hashlib.sha256((self.folder / fmt.INFO_PATH).read_bytes())
@@ -237,3 +287,41 @@ class EpisodeDataset:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:16]
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    path = folder / fmt.INFO_PATH
+    if not path.exists():
+        raise DatasetError(f"{folder} is not a LeRobot v3 data set: there is no {fmt.INFO_PATH}. "
+                           "Make one with: ros2 run corft bag_to_dataset BAG OUT")
+    info = read_json(path)
+    version = info.get("codebase_version") if isinstance(info, dict) else None
+    if version != fmt.CODEBASE_VERSION:
+        raise DatasetError(f"{folder} has codebase_version {version!r}, corft reads {fmt.CODEBASE_VERSION!r}")
+    for key, kind in (("fps", int), ("total_episodes", int), ("total_frames", int), ("features", dict)):
+        if not isinstance(info.get(key), kind) or not info[key]:
+            raise DatasetError(f"{path}: {key} must be a {kind.__name__} and not 0 or empty, got {info.get(key)!r}")
+    return info
+
+
+def _read_episodes(folder: Path) -> list[dict[str, Any]]:
+    """Rows of the episodes table without their statistics, in the order of episode_index."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for path in sorted((folder / "meta/episodes").rglob("*.parquet")):
+            names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
+            rows += pq.read_table(path, columns=names).to_pylist()
+        for row in rows:
+            if not (row["length"] > 0 and row["tasks"] and row["episode_index"] >= 0):
+                raise ValueError(f"row {row}")
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{folder}: the episodes table cannot be read: {error!r}") from error
+    return sorted(rows, key=lambda row: row["episode_index"])
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file of a data set. Raises DatasetError."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
