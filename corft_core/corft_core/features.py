@@ -1,7 +1,7 @@
 """What learning needs to know of a robot or a benchmark: names, rate, cameras.
 
 A robot's :class:`corft_core.contract.Contract` offers it, and so does :class:`StateFeatures` for tasks seen through
-a state vector alone. The last entry of a state and of an action is always the gripper opening, 0 closed … 1 open.
+a state vector alone. Where there is a gripper, one entry of a state and of an action is its opening, 0 closed … 1 open.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class CameraFeatures(Protocol):
 
 
 class Features(Protocol):
-    """Meaning of images, states (S,) and actions (A,) at `rate_hz` steps a second."""
+    """Meaning of images, states (S,) and actions (A,) at `rate_hz` steps a second.
+
+    `state_gripper` and `action_gripper` are the places of the gripper opening, None without gripper.
+    """
 
     @property
     def cameras(self) -> Sequence[CameraFeatures]: ...
@@ -37,6 +40,10 @@ class Features(Protocol):
     def state_names(self) -> tuple[str, ...]: ...
     @property
     def action_names(self) -> tuple[str, ...]: ...
+    @property
+    def state_gripper(self) -> int | None: ...
+    @property
+    def action_gripper(self) -> int | None: ...
     @property
     def rate_hz(self) -> int: ...
     @property
@@ -46,7 +53,7 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class StateFeatures:
-    """A task without cameras. Actions are absolute; S may differ from A."""
+    """A task without cameras. Actions are absolute, the gripper opening comes last; S may differ from A."""
 
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
@@ -63,6 +70,14 @@ class StateFeatures:
     @property
     def cameras(self) -> tuple[CameraFeatures, ...]:
         return ()
+
+    @property
+    def state_gripper(self) -> int:
+        return len(self.state_names) - 1
+
+    @property
+    def action_gripper(self) -> int:
+        return len(self.action_names) - 1
 
     @property
     def action_representation(self) -> Representation:

@@ -64,7 +64,7 @@ def test_a_wrong_value_is_an_error_that_says_what_was_expected(plain, path, valu
         Contract.from_dict(plain)
 
 
-@pytest.mark.parametrize("key", ["robot", "gripper", "rate_hz", "cameras", "streams", "limits"])
+@pytest.mark.parametrize("key", ["robot", "rate_hz", "cameras", "streams", "limits"])
 def test_a_missing_key_is_named(plain, key):
     del plain[key]
     with pytest.raises(ContractError, match=f"lacks the key {key}"):

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable
 
 import numpy as np
 
+from corft_core.cell.grip import cell_gripper
 from corft_core.cell.kinematics import ArmKinematics
 from corft_core.cell.scene import make_scene
 from corft_core.cell.simulation import Cell
@@ -43,7 +44,7 @@ def demonstrate(contract: Contract, scene_ids: Iterable[str], seed: int = 0, *, 
 def record_episode(contract: Contract, cell: Cell, operator: ImperfectOperator, scene_id: str,
                    time_limit_s: float) -> Episode:
     """Reset ``cell`` to a scene, let ``operator`` do it, and return what the contract records of it."""
-    scene = make_scene(scene_id)
+    scene, gripper = make_scene(scene_id), cell_gripper(contract)
     cell.reset(scene)
     step_s = 1.0 / contract.rate_hz
     images: dict[str, list[np.ndarray]] = {camera.name: [] for camera in contract.cameras}
@@ -53,11 +54,11 @@ def record_episode(contract: Contract, cell: Cell, operator: ImperfectOperator, 
         for camera in contract.cameras:
             images[camera.name].append(cell.render(camera.name, camera.size))
         joints, finger = cell.joint_positions, cell.finger_position_m
-        states.append([*joints, contract.gripper.to_opening(finger)])
+        states.append([*joints, gripper.to_opening(finger)])
         path, gripper_m = operator.command(cell.time_s, joints, finger, cell.objects(), scene)
         cell.command_trajectory(path)
         cell.command_gripper(gripper_m)
-        actions.append([*path.positions[-1], contract.gripper.to_opening(gripper_m)])
+        actions.append([*path.positions[-1], gripper.to_opening(gripper_m)])
         cell.step(step_s)
     return Episode(images={name: np.stack(frames) for name, frames in images.items()},
                    state=np.asarray(states, np.float32), action=np.asarray(actions, np.float32),

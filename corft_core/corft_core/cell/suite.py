@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corft_core.cell.demonstrations import demonstrate
+from corft_core.cell.grip import cell_gripper
 from corft_core.cell.scene import DEFAULT_TASK, Scene, make_scene, scene_name
 from corft_core.cell.simulation import Cell
 from corft_core.cell.tasks import LIFT_TASKS, get_task
@@ -27,7 +28,7 @@ class CellEnvironment:
     """One cell as a policy meets it. ``cell`` is open to those who want to look at it."""
 
     def __init__(self, contract: Contract, task: str = DEFAULT_TASK) -> None:
-        self.features = contract
+        self.features, self._gripper = contract, cell_gripper(contract)
         self.cell = Cell(image_size=contract.cameras[0].size, home_rad=contract.robot.home_rad, task=task)
         self._step_s = 1.0 / contract.rate_hz
 
@@ -54,7 +55,7 @@ class CellEnvironment:
     def observe(self) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
         """Images {camera: (H, W, 3)}, and the state (8,): measured joints [rad] and gripper opening."""
         images = {camera.name: self.cell.render(camera.name, camera.size) for camera in self.features.cameras}
-        opening = self.features.gripper.to_opening(self.cell.finger_position_m)
+        opening = self._gripper.to_opening(self.cell.finger_position_m)
         return images, np.append(self.cell.joint_positions, opening).astype(np.float32)
 
     def start_chunk(self, actions: NDArray[np.float64]) -> None:
@@ -64,7 +65,7 @@ class CellEnvironment:
 
     def step(self, action: NDArray[np.float64]) -> None:
         """Advance one step; of ``action`` (8,) only the opening counts, the arm follows its chunk."""
-        self.cell.command_gripper(self.features.gripper.to_position(float(action[-1])))
+        self.cell.command_gripper(self._gripper.to_position(float(action[-1])))
         self.cell.step(self._step_s)
 
     def close(self) -> None:

@@ -38,6 +38,7 @@ from corft.cell_messages import (
 from corft.node_base import CONTRACT, OK, WARN, CorftNode, Diagnosis, Param, default_contract_path
 from corft.node_main import run_node
 from corft_core.cell.controller import TrajectoryRejected
+from corft_core.cell.grip import cell_gripper
 from corft_core.cell.scene import DEFAULT_TASK, make_scene, scene_name
 from corft_core.cell.tasks import TASKS
 from corft_core.contract import Contract
@@ -245,7 +246,7 @@ class CellNode(CorftNode):
         if joints:
             finger, speed = cell.finger_position_m, cell.finger_velocity_m_s
             self._joint_states.publish(joint_state_message(
-                [*self._contract.robot.joints, self._contract.gripper.joint, "panda_finger_joint2"],
+                [*self._contract.robot.joints, cell_gripper(self._contract).joint, "panda_finger_joint2"],
                 [*cell.joint_positions.tolist(), finger, finger], [*cell.joint_velocities.tolist(), speed, speed],
                 stamp))
         if everything or self._due(10.0):

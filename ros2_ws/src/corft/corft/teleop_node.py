@@ -27,6 +27,7 @@ from corft.cell_messages import objects_of, stamp_message, trajectory_message
 from corft.node_base import CONTRACT, OK, CorftNode, Diagnosis, Param, default_contract_path, qos_profile
 from corft.node_main import run_node
 from corft_core.cell.habits import Habits
+from corft_core.cell.grip import cell_gripper
 from corft_core.cell.kinematics import ArmKinematics
 from corft_core.cell.scene import DEFAULT_TASK, SPLITS, Scene, make_scene, scene_name
 from corft_core.cell.tasks import TASKS, get_task
@@ -82,8 +83,8 @@ class TeleopNode(CorftNode):
         self._success = False
         self._ready_since_s: float | None = None
         self._arm = self.create_publisher(JointTrajectory, self._contract.arm_command.topic, 10)
-        self._gripper = self.create_publisher(Float64MultiArray, self._contract.gripper_command.topic, 10)
-        self._events = self.create_publisher(EpisodeEvent, self._contract.episode_event.topic, 10)
+        self._gripper = self.create_publisher(Float64MultiArray, self._contract.stream("gripper_command").topic, 10)
+        self._events = self.create_publisher(EpisodeEvent, self._contract.stream("episode_event").topic, 10)
         self._resets: Client[Any, Any] = self.create_client(ResetScene, "cell/reset")
         self.create_subscription(JointState, self._contract.joint_state.topic, self._on_joint_state,
                                  qos_profile("reliable", 10))
@@ -117,12 +118,12 @@ class TeleopNode(CorftNode):
         if not (self._arm.get_subscription_count() and self._gripper.get_subscription_count()):
             missing.append("the cell's controllers")
         if self.param("wait_for_recorder"):
-            topics = [(self._contract.arm_command.topic, 2), (self._contract.gripper_command.topic, 2),
-                      (self._contract.episode_event.topic, 1), (self._contract.joint_state.topic, 2),
+            topics = [(self._contract.arm_command.topic, 2), (self._contract.stream("gripper_command").topic, 2),
+                      (self._contract.stream("episode_event").topic, 1), (self._contract.joint_state.topic, 2),
                       *((camera.topic, 1) for camera in self._contract.cameras)]
             missing += [f"a recorder on {topic}" for topic, listeners in topics
                         if self.count_subscribers(topic) < listeners]
-        if self._events.get_subscription_count() < self.count_subscribers(self._contract.episode_event.topic):
+        if self._events.get_subscription_count() < self.count_subscribers(self._contract.stream("episode_event").topic):
             missing.append("the connection to a listener of episode events")
         if missing:
             self.get_logger().info(f"waiting for {', '.join(missing)}", throttle_duration_sec=5.0)
@@ -194,7 +195,8 @@ class TeleopNode(CorftNode):
             self.get_logger().error(f"{error}", throttle_duration_sec=2.0)
             return
         time_s = (self._joint_ns - self._start_ns) * 1e-9
-        path, gripper_m = self._operator.command(time_s, state[:-1], self._contract.gripper.to_position(state[-1]),
+        finger_m = cell_gripper(self._contract).to_position(state[-1])
+        path, gripper_m = self._operator.command(time_s, state[:-1], finger_m,
                                                  objects_of(self._objects, self._task.bodies), self._scene)
         self._arm.publish(trajectory_message(path))
         self._gripper.publish(Float64MultiArray(data=[gripper_m]))
