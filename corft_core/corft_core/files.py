@@ -44,8 +44,8 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 @contextmanager
-def atomic_folder(target: Path | str, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary sibling folder that becomes ``target`` when the block succeeds.
+def atomic_folder(target: Path | str, overwrite: bool = False, within: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary folder, a sibling or ``within`` another on the same disk, that becomes ``target`` at the end.
 
     On any error the temporary folder is removed and ``target`` is left as it was.
     Raises FileExistsError when ``target`` exists and ``overwrite`` is false.
@@ -54,7 +54,7 @@ def atomic_folder(target: Path | str, overwrite: bool = False) -> Iterator[Path]
     if target.exists() and not overwrite:
         raise FileExistsError(str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=within or target.parent))
     try:
         yield temporary
         os.chmod(temporary, 0o755)

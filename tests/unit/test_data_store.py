@@ -313,6 +313,6 @@ def test_a_full_disk_leaves_a_message_and_nothing_else(tmp_path: Path, limit: in
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "d")], capture_output=True, text=True,
                             timeout=120, check=False, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert result.returncode == 2, result.stderr
+    assert result.returncode == 3, result.stderr
     assert "no space left" in result.stderr and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []

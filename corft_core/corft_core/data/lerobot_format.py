@@ -25,10 +25,12 @@ CONTRACT_PATH = "meta/corft/contract.json"
 SOURCE_PATH = "meta/corft/source.json"
 EPISODES_SIDE_PATH = "meta/corft/episodes.json"
 REPORT_PATH = "meta/corft/report.json"
-HISTOGRAMS_PATH = "meta/corft/histograms/{camera}.npy"
+REPORT_PAGE_PATH = "meta/corft/report.html"
+HISTOGRAMS_PATH = "meta/corft/histograms/{camera}.npy"  # int64 (episodes, 3, 256): levels before encoding
 
 STATE, ACTION = "observation.state", "action"
 REWARD, DONE, TRUNCATED, SUCCESS = "next.reward", "next.done", "next.truncated", "next.success"
+STEP_COLUMNS = (STATE, ACTION, REWARD, DONE, TRUNCATED, SUCCESS)
 _INDEX_FEATURES = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64",
                    "task_index": "int64"}
 Feature = dict[str, Any]

@@ -1,10 +1,12 @@
-"""Writes episodes as a LeRobotDataset v3.0 folder; the caller makes the folder appear atomically."""
+"""Writes stored episodes as a LeRobotDataset v3.0 folder; the caller makes the folder appear atomically."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 import platform
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,118 +16,136 @@ import pyarrow.parquet as pq
 
 from corft_core.contract import Contract
 from corft_core.data import lerobot_format as fmt
-from corft_core.data.episode import Episode
 from corft_core.data.feature_stats import ImageHistogram, Statistics, vector_statistics
-from corft_core.data.video import CODEC_NAMES, PathOf, VideoWriter, default_codec
+from corft_core.data.video import VideoPiece
+from corft_core.data.video_writer import VideoFiles
+
+
+@dataclass(frozen=True)
+class StoredEpisode:
+    """An episode whose frames are encoded already.
+
+    ``columns``: name → (T,) or (T, D) values of the data files in their order, without the index columns (timestamp,
+    frame_index, episode_index, index, task_index), which are made anew. ``videos`` and ``histograms``: camera → its
+    frames. ``side``: its entry of meta/corft/episodes.json.
+    """
+
+    columns: dict[str, np.ndarray[Any, Any]]
+    videos: dict[str, VideoPiece]
+    histograms: dict[str, ImageHistogram]
+    instruction: str
+    side: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.columns[fmt.STATE])
 
 
 class LeRobotWriter:
-    """Takes episodes one by one, then ``finish`` writes the tables. ``abort`` stops the encoder threads on errors.
+    """Takes episodes one by one, then ``finish`` writes the tables; ``abort`` closes the files after an error.
 
-    Memory: one episode here and up to two waiting in each camera's encoder.
+    Video packets are copied. Files roll over between episodes at ``data_file_bytes`` and ``video_file_bytes``.
     """
 
-    def __init__(self, root: Path, contract: Contract, codec: str | None = None) -> None:
-        self._root, self._contract = root, contract
-        self._fps = contract.rate_hz
-        self._codec = codec or default_codec()
+    def __init__(self, root: Path, contract: Contract, *, data_file_bytes: int | None = None,
+                 video_file_bytes: int | None = None) -> None:
+        self._root, self._contract, self._fps = root, contract, contract.rate_hz
         self._tasks: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = []
         self._side: list[dict[str, Any]] = []
         self._frames = 0
-        self._data = _DataFiles(root)
         self._features: dict[str, fmt.Feature] | None = None
-        self._videos = {
-            camera.name: VideoWriter(PathOf(root, fmt.VIDEO_PATH, video_key=fmt.image_key(camera.name)), camera.size,
-                                     self._fps, self._codec, fmt.VIDEO_FILE_MB * 1_000_000)
-            for camera in contract.cameras
-        }
+        self._data = _DataFiles(root, _limit(data_file_bytes, fmt.DATA_FILE_MB))
+        limit = _limit(video_file_bytes, fmt.VIDEO_FILE_MB)
+        self._videos = {camera.name: VideoFiles(_path_of(root, fmt.image_key(camera.name)), self._fps, limit)
+                        for camera in contract.cameras}
+        self._histograms: dict[str, list[ImageHistogram]] = {camera.name: [] for camera in contract.cameras}
 
     @property
     def episodes(self) -> int:
         """Number of episodes added."""
         return len(self._rows)
 
-    def add(self, episode: Episode) -> None:
+    def add(self, episode: StoredEpisode) -> None:
         """Append an episode. Raises ValueError when it does not fit the contract or the episodes before it."""
-        self._check(episode)
-        columns = {name: values.dtype for name, values in episode.columns.items()}
-        features = fmt.data_features(self._contract, columns)
-        if self._features is None:
-            self._features = features
-        elif features != self._features:
-            raise ValueError(f"episode {self.episodes} has the columns {sorted(columns)}, unlike the ones before")
+        features = self._check(episode)
         for name, video in self._videos.items():
-            video.submit(episode.images[name])
+            video.append(episode.videos[name])
+            self._histograms[name].append(episode.histograms[name])
         task = self._tasks.setdefault(episode.instruction, len(self._tasks))
-        values = self._columns(episode, task)
+        values = episode.columns | self._index_columns(len(episode), task)
         chunk, file = self._data.write(values, features)
         row: dict[str, Any] = {
             "episode_index": self.episodes, "tasks": [episode.instruction], "length": len(episode),
             "data/chunk_index": chunk, "data/file_index": file,
             "dataset_from_index": self._frames, "dataset_to_index": self._frames + len(episode),
         }
-        for name, column in values.items():
-            row |= _stats_row(name, vector_statistics(column))
+        for name, video in self._videos.items():
+            key, where = f"videos/{fmt.image_key(name)}", video.slices[-1]
+            row[f"{key}/chunk_index"], row[f"{key}/file_index"] = divmod(where.file, fmt.CHUNK_SIZE)
+            row[f"{key}/from_timestamp"] = where.first_frame / self._fps
+            row[f"{key}/to_timestamp"] = (where.first_frame + where.frames) / self._fps
+        for name in features:
+            row |= _stats_row(name, vector_statistics(values[name]))
+        for name, histogram in episode.histograms.items():
+            row |= _stats_row(fmt.image_key(name), histogram.statistics())
         self._rows.append(row)
-        self._side.append({"scene_id": episode.scene_id, "success": bool(episode.success),
-                           "instruction": episode.instruction, **episode.origin})
+        self._side.append(episode.side)
         self._frames += len(episode)
 
     def finish(self, source: dict[str, Any], report: dict[str, Any] | None) -> None:
         """Close all files and write the meta folder. At least one episode must have been added."""
         assert self._features is not None, "add at least one episode first"
-        for video in self._videos.values():
-            video.close()
-        self._data.close()
+        self._close()
         totals: dict[str, Statistics] = {}
-        for camera, video in self._videos.items():
-            key = fmt.image_key(camera)
+        for camera, histograms in self._histograms.items():
             total = ImageHistogram()
-            for row, where, histogram in zip(self._rows, video.slices, video.histograms, strict=True):
-                row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"] = divmod(where.file, fmt.CHUNK_SIZE)
-                row[f"videos/{key}/from_timestamp"] = where.first_frame / self._fps
-                row[f"videos/{key}/to_timestamp"] = (where.first_frame + where.frames) / self._fps
-                row |= _stats_row(key, histogram.statistics())
+            for histogram in histograms:
                 total.merge(histogram)
-            totals[key] = total.statistics()
+            totals[fmt.image_key(camera)] = total.statistics()
+            path = self._root / fmt.HISTOGRAMS_PATH.format(camera=camera)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.stack([histogram.counts for histogram in histograms]), allow_pickle=False)
         for name in self._features:
             totals[name] = vector_statistics(self._data.column(name))
         self._write_meta(totals, source, report)
 
     def abort(self) -> None:
-        """Stop the threads and close the files after an error."""
+        """Close the files after an error; the error is the one to report."""
+        try:
+            self._close()
+        except (OSError, ValueError, pa.ArrowException):
+            return
+
+    def _close(self) -> None:
         for video in self._videos.values():
-            video.abort()
-        self._data.abort()
+            video.close()
+        self._data.close()
 
-    def _check(self, episode: Episode) -> None:
-        episode.validate()
-        contract = self._contract
-        if episode.state.shape[1] != len(contract.state_names) or episode.action.shape[1] != len(contract.action_names):
-            raise ValueError(f"state and action need {len(contract.state_names)} and {len(contract.action_names)} "
-                             f"columns, got {episode.state.shape[1]} and {episode.action.shape[1]}")
-        for camera in contract.cameras:
-            if camera.name not in episode.images:
-                raise ValueError(f"the episode has no images of camera {camera.name}; it has {sorted(episode.images)}")
-            if episode.images[camera.name].shape[1:3] != tuple(camera.size):
-                raise ValueError(f"images of {camera.name} must be {camera.size} (height, width), "
-                                 f"got {episode.images[camera.name].shape[1:3]}")
+    def _check(self, episode: StoredEpisode) -> dict[str, fmt.Feature]:
+        cameras = {camera.name for camera in self._contract.cameras}
+        if set(episode.videos) != cameras or set(episode.histograms) != cameras:
+            raise ValueError(f"the episode has videos of {sorted(episode.videos)}, the contract has {sorted(cameras)}")
+        extra = {name: values.dtype for name, values in episode.columns.items() if name not in fmt.STEP_COLUMNS}
+        features = fmt.data_features(self._contract, extra)
+        for name, values in episode.columns.items():
+            shape = tuple(features[name]["shape"])
+            if len(values) != len(episode) or (values.shape[1:] or (1,)) != shape:
+                raise ValueError(f"column {name} must be ({len(episode)}, {shape[0]}), got {values.shape}")
+        if self._features is None:
+            self._features = features
+        elif features != self._features:
+            raise ValueError(f"episode {self.episodes} has the columns {sorted(episode.columns)}, unlike those before")
+        return features
 
-    def _columns(self, episode: Episode, task: int) -> dict[str, np.ndarray[Any, Any]]:
-        steps = np.arange(len(episode), dtype=np.int64)
-        return {
-            fmt.STATE: episode.state.astype(np.float32), fmt.ACTION: episode.action.astype(np.float32),
-            fmt.REWARD: episode.reward, fmt.DONE: episode.done, fmt.TRUNCATED: episode.truncated,
-            fmt.SUCCESS: episode.done, **episode.columns,
-            "timestamp": (steps / self._fps).astype(np.float32), "frame_index": steps,
-            "episode_index": np.full(len(steps), self.episodes, np.int64), "index": steps + self._frames,
-            "task_index": np.full(len(steps), task, np.int64),
-        }
+    def _index_columns(self, length: int, task: int) -> dict[str, np.ndarray[Any, Any]]:
+        steps = np.arange(length, dtype=np.int64)
+        return {"timestamp": (steps / self._fps).astype(np.float32), "frame_index": steps,
+                "episode_index": np.full(length, self.episodes, np.int64), "index": steps + self._frames,
+                "task_index": np.full(length, task, np.int64)}
 
     def _write_meta(self, totals: dict[str, Statistics], source: dict[str, Any], report: dict[str, Any] | None) -> None:
         assert self._features is not None
-        videos = {fmt.image_key(c.name): fmt.video_feature(c.size, self._fps, CODEC_NAMES[self._codec])
+        videos = {fmt.image_key(c.name): fmt.video_feature(c.size, self._fps, self._videos[c.name].codec)
                   for c in self._contract.cameras}
         info = {
             "codebase_version": fmt.CODEBASE_VERSION, "robot_type": self._contract.robot.name,
@@ -137,7 +157,7 @@ class LeRobotWriter:
         }
         for row in self._rows:
             row["meta/episodes/chunk_index"] = row["meta/episodes/file_index"] = 0
-        (self._root / "meta/corft").mkdir(parents=True)
+        (self._root / "meta/corft").mkdir(parents=True, exist_ok=True)
         episodes = self._root / fmt.EPISODES_PATH.format(chunk_index=0, file_index=0)
         episodes.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(self._rows), episodes)
@@ -155,29 +175,27 @@ class LeRobotWriter:
 
 
 class _DataFiles:
-    """Parquet files of ≤ ``DATA_FILE_MB``, one row group an episode."""
+    """Parquet files, one row group an episode."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, file_bytes: int) -> None:
+        self._root, self._file_bytes = root, file_bytes
         self._writer: pq.ParquetWriter | None = None
-        self._number = 0
         self._paths: list[Path] = []
 
     def write(self, values: dict[str, np.ndarray[Any, Any]], features: dict[str, fmt.Feature]) -> tuple[int, int]:
         """Append one episode; returns (chunk, file) index."""
         schema = fmt.data_schema(features)
-        if self._writer is not None and self._paths[-1].stat().st_size >= fmt.DATA_FILE_MB * 1_000_000:
+        if self._writer is not None and self._paths[-1].stat().st_size >= self._file_bytes:
             self.close()
-            self._number += 1
         if self._writer is None:
-            chunk, file = divmod(self._number, fmt.CHUNK_SIZE)
+            chunk, file = divmod(len(self._paths), fmt.CHUNK_SIZE)
             path = self._root / fmt.DATA_PATH.format(chunk_index=chunk, file_index=file)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._paths.append(path)
             self._writer = pq.ParquetWriter(path, schema, compression="snappy")
         arrays = [fmt.column_array(values[field.name], field) for field in schema]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-        return divmod(self._number, fmt.CHUNK_SIZE)
+        return divmod(len(self._paths) - 1, fmt.CHUNK_SIZE)
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
         """All values of one column, (N,) or (N, D)."""
@@ -188,12 +206,6 @@ class _DataFiles:
         if writer is not None:
             writer.close()
 
-    def abort(self) -> None:
-        try:
-            self.close()
-        except (OSError, pa.ArrowException):
-            self._writer = None  # the error that led here is the one to report
-
 
 def read_column(path: Path, name: str) -> np.ndarray[Any, Any]:
     """One column of a data file as (N,) or (N, D)."""
@@ -201,6 +213,17 @@ def read_column(path: Path, name: str) -> np.ndarray[Any, Any]:
     if pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
         return np.asarray(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1))
     return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _limit(given: int | None, default_mb: int) -> int:
+    return default_mb * 1_000_000 if given is None else given
+
+
+def _path_of(root: Path, video_key: str) -> Callable[[int], Path]:
+    def path_of(number: int) -> Path:
+        chunk, file = divmod(number, fmt.CHUNK_SIZE)
+        return root / fmt.VIDEO_PATH.format(video_key=video_key, chunk_index=chunk, file_index=file)
+    return path_of
 
 
 def _stats_row(feature: str, statistics: Statistics) -> dict[str, Any]:

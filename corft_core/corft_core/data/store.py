@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,48 +12,89 @@ from corft_core.contract import Contract
 from corft_core.data.dataset_check import check_dataset
 from corft_core.data.episode import Episode
 from corft_core.data.lerobot_writer import LeRobotWriter
+from corft_core.data.parts import PartWriter, part_episodes
 from corft_core.errors import CorftError
 from corft_core.files import FULL_DISK, atomic_folder
 
-logger = logging.getLogger(__name__)
+EXIT_NO_SPACE = 3
 
 
 class WriteError(CorftError):
     """The data set could not be written."""
 
 
-def write_dataset(folder: str | Path, episodes: Iterable[Episode], contract: Contract, *, overwrite: bool = False,
-                  source: dict[str, Any] | None = None, report: Callable[[], dict[str, Any]] | None = None,
-                  codec: str | None = None) -> dict[str, Any]:
-    """Write ``episodes`` as LeRobot v3 into ``folder``, reopen and check it; returns the check's counts.
+class NoSpaceError(WriteError):
+    """The disk is full."""
 
-    The folder appears only when everything is right: a temporary sibling is filled, checked and renamed.
-    ``source`` goes to meta/corft/source.json, ``report()`` (asked after the last episode) to meta/corft/report.json.
-    Raises WriteError when the folder exists (unless ``overwrite``), when there is no episode or no disk space.
+    exit_code = EXIT_NO_SPACE
+
+
+@contextmanager
+def new_dataset(folder: str | Path, overwrite: bool = False, within: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary folder to write a data set into. At the end it is checked and becomes ``folder``.
+
+    ``within``: where the temporary folder lies, on the same disk (default: beside ``folder``).
+    Raises WriteError when the folder exists (unless ``overwrite``) or the disk is full, and what check_dataset raises;
+    ``folder`` is then left as it was.
     """
     folder = Path(folder)
+    check_target(folder, overwrite)
+    with disk_errors(folder), atomic_folder(folder, overwrite, within) as temporary:
+        yield temporary
+        check_dataset(temporary)
+
+
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Raise WriteError when ``folder`` may not be written."""
     if folder.exists() and not overwrite:
         raise WriteError(f"{folder} exists already. Choose another folder or add --overwrite to replace it.")
     empty = folder.is_dir() and not any(folder.iterdir())
     if folder.exists() and not empty and not (folder / "meta/info.json").exists():
         raise WriteError(f"{folder} exists and is not a data set, it will not be overwritten. Choose another folder.")
-    with _disk_errors(folder), atomic_folder(folder, overwrite) as temporary:
-        writer = LeRobotWriter(temporary, contract, codec)
-        try:
+
+
+def write_dataset(folder: str | Path, episodes: Iterable[Episode], contract: Contract, *, overwrite: bool = False,
+                  source: dict[str, Any] | None = None, report: Callable[[], dict[str, Any]] | None = None,
+                  codec: str | None = None, data_file_bytes: int | None = None,
+                  video_file_bytes: int | None = None) -> dict[str, int]:
+    """Write ``episodes`` as LeRobot v3 into ``folder``, reopen and check it; returns counts of episodes and frames.
+
+    ``source`` goes to meta/corft/source.json, ``report()`` (asked after the last episode) to meta/corft/report.json.
+    Raises WriteError when the folder exists (unless ``overwrite``), when there is no episode or no disk space.
+    """
+    with new_dataset(folder, overwrite) as temporary:
+        parts = temporary / ".parts"
+        with PartWriter(parts / "all", contract, codec) as part:
             for episode in episodes:
+                part.write(episode)
+            part.finish()
+        counts = join_parts(temporary, [parts / "all"], contract, source or {}, report() if report else None,
+                            data_file_bytes=data_file_bytes, video_file_bytes=video_file_bytes)
+        shutil.rmtree(parts)
+    return counts
+
+
+def join_parts(root: Path, parts: Iterable[Path], contract: Contract, source: dict[str, Any],
+               report: dict[str, Any] | None, **limits: int | None) -> dict[str, int]:
+    """Write the episodes of ``parts`` in their order as a data set into ``root``, without encoding again."""
+    writer, frames = LeRobotWriter(root, contract, **limits), 0
+    try:
+        for part in parts:
+            for episode in part_episodes(part):
                 writer.add(episode)
-            if writer.episodes == 0:
-                raise WriteError("there is no episode to write")
-            writer.finish(source or {}, report() if report is not None else None)
-        except BaseException:
-            writer.abort()
-            raise
-        return check_dataset(temporary)
+                frames += len(episode)
+        if writer.episodes == 0:
+            raise WriteError("there is no episode to write")
+        writer.finish(source, report)
+    except BaseException:
+        writer.abort()
+        raise
+    return {"episodes": writer.episodes, "frames": frames}
 
 
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk, as Python, Arrow and FFmpeg report it, into one message."""
+def disk_errors(folder: Path, kept: str = "nothing was left behind") -> Iterator[None]:
+    """Turn a full disk, as Python, Arrow and FFmpeg report it, into one message; ``kept``: what is left behind."""
     from av.error import FFmpegError
 
     try:
@@ -61,6 +102,6 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except (OSError, FFmpegError) as error:
         if error.errno not in FULL_DISK:
             raise
-        raise WriteError(f"no space left to write {folder} ({error.strerror}); nothing was left behind. "
-                         "Free some space or choose a folder on another disk, then run the same command again."
-                         ) from error
+        raise NoSpaceError(f"no space left to write {folder} ({error.strerror}); {kept}. "
+                           "Free some space or choose a folder on another disk, then run the same command again."
+                           ) from error
