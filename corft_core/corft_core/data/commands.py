@@ -1,16 +1,24 @@
-"""The command in force at a time: what a joint trajectory controller and a gripper were asked for."""
+"""The command in force at a time: what the arm's controller and the gripper were asked for."""
 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corft_core.contract import Contract
 from corft_core.trajectory import JointPath
 
 Vector = NDArray[np.float64]
+
+MOVING = {"joint": 0.005, "tool_pose": 0.002}
+"""Largest change of a resting command: rad of a joint; m of the tool, or change of a rotation matrix's entry."""
+MOVING_SPEED = 0.005
+"""Largest speed of a resting tool [m/s, rad/s]."""
+MOVING_OPENING = 0.02
 
 
 @dataclass(order=True)
@@ -95,26 +103,42 @@ def _joined(path: JointPath, desired: tuple[Vector, Vector, Vector] | None, shif
     return JointPath(path.names, times, positions, velocities, accelerations)
 
 
-class GripperCommands:
-    """Gripper openings by time; a command holds until the next."""
+class HeldCommands:
+    """Commands by time, each of which holds until the next: openings, joint positions, tool poses, tool twists."""
 
     def __init__(self, history_ns: int) -> None:
         self._history_ns = history_ns
-        self._samples: list[tuple[int, float]] = []
+        self._samples: list[tuple[int, Any]] = []
 
-    def push(self, stamp_ns: int, opening: float) -> None:
-        """Add a commanded opening 0…1."""
+    def push(self, stamp_ns: int, value: Any) -> None:
+        """Add a command."""
         if self._samples and stamp_ns < self._samples[-1][0] - self._history_ns:
             self._samples.clear()
-        insort(self._samples, (stamp_ns, opening), key=lambda sample: sample[0])
+        insort(self._samples, (stamp_ns, value), key=lambda sample: sample[0])
         keep = bisect_right(self._samples, self._samples[-1][0] - self._history_ns, key=lambda s: s[0]) - 1
         del self._samples[: max(0, keep)]
 
-    def latest(self, tick_ns: int) -> float | None:
-        """The opening commanded last at or before ``tick_ns``."""
+    def latest(self, tick_ns: int) -> tuple[int, Any] | None:
+        """(stamp_ns, command) of the last one given at or before ``tick_ns``."""
         index = bisect_right(self._samples, tick_ns, key=lambda sample: sample[0]) - 1
-        return None if index < 0 else self._samples[index][1]
+        return None if index < 0 else self._samples[index]
 
     def clear(self, before_ns: int | None = None) -> None:
         """Forget all commands, or those before ``before_ns``."""
         self._samples = [s for s in self._samples if before_ns is not None and s[0] >= before_ns]
+
+
+def command_moves(contract: Contract, action: Vector, held: Vector | None) -> bool:
+    """Whether ``action`` (A,) moves the robot away from ``held`` (A,), the command that it rested at.
+
+    None for ``held``: nothing was commanded before, only a twist can move then. Smaller changes than the thresholds
+    are encoder noise and rounding.
+    """
+    gripper = contract.action_gripper
+    arm = np.arange(len(action)) != gripper
+    if contract.action_space == "tool_twist":
+        if np.max(np.abs(action[arm])) > MOVING_SPEED:
+            return True
+    elif held is not None and np.max(np.abs(action - held)[arm]) > MOVING[contract.action_space]:
+        return True
+    return bool(gripper is not None and held is not None and abs(action[gripper] - held[gripper]) > MOVING_OPENING)
