@@ -199,7 +199,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "no bag": (lambda p: p / "bag", ["there is no bag", "ros2 bag record"]),
     "not a bag": (lambda p: p, ["is not a bag"]),
     "empty bag": (empty, ["is empty"]),
-    "cut off": (truncated, ["cannot be read", "mcap recover"]),
+    "cut off": (truncated, ["1 x unfinished"]),
     "nonsense": (nonsense, ["cannot be read"]),
     "no wrist camera": (lambda p: Recording(CONTRACT, without=("wrist",)).write(p / "bag"),
                         ["wrist: no topic wrist_camera/image_raw", "/front_camera/image_raw [sensor_msgs/msg/Image]"]),
