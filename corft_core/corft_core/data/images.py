@@ -191,4 +191,4 @@ def _unknown(encoding: str) -> str:
         return (f"{encoding} is a depth image: say how it becomes grey with the camera's depth_range_m: [near, far], "
                 "for example [0.2, 1.5]")
     known = ", ".join((*_PLAIN, *_DEPTH, *_YUV, *(f"bayer_{name}8" for name in _BAYER)))
-    return f"image encoding {encoding!r} is not known; these are: {known}. Record one of them or a compressed transport."
+    return f"image encoding {encoding!r} is not known, record a compressed transport or one of: {known}"
