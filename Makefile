@@ -6,7 +6,7 @@ NAME ?=
 BACKBONE ?= effnet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo evidence publish docs test lint bench clean distclean
+.PHONY: help setup build demo evidence publish docs test lint bench faults clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +36,9 @@ lint: setup ## ruff and mypy
 
 bench: setup ## measure one thing: make bench NAME=<name>; writes results/bench/<name>.json
 	@$(ENV) python tests/bench/run.py $(NAME)
+
+faults: setup ## break the live graph in 300 ways, 20 minutes; writes results/faults.json and docs/faults.md
+	@$(ENV) cd tests && python -m faults $(ARGS)
 
 clean: ## remove what was built and what was written under out/
 	rm -rf build install log out .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,340 @@
+"""The live graph under test: `bringup.launch.py` on a simulated cell, with every topic between them in our hands.
+
+The cell runs in the namespace `cell`; this process passes its clock, joint states and images on to the graph, and the
+graph's commands back, through channels that can lose, delay, repeat and change messages. It also sends chunks as a
+policy would, and records what the controller was asked to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import rclpy
+from corft_msgs.action import RunPolicy
+from corft_msgs.msg import ActionChunk, ExecutionStatus
+from lifecycle_msgs.srv import ChangeState
+from rclpy.action import ActionClient
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from corft.cell_messages import path_of
+from corft.chunk_messages import chunk_message
+from corft.node_base import qos_profile
+from corft_core.contract import Contract
+from faults.channel import Channel, Post, faithful
+from faults.setpoint import Setpoint
+
+HORIZON, CHUNK_PERIOD_S = 10, 0.2
+STEP_RAD = 0.07
+REACH_RAD = 0.35
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A status and when it came, steady time in s."""
+
+    time_s: float
+    status: ExecutionStatus
+
+
+def shift(stamp: Any, offset_ns: int) -> None:
+    """Move a stamp in place."""
+    total = max(0, stamp.sec * 1_000_000_000 + stamp.nanosec + offset_ns)
+    stamp.sec, stamp.nanosec = divmod(total, 1_000_000_000)
+
+
+class Rig:
+    """Start with :meth:`start`; then :meth:`drive` and break things."""
+
+    def __init__(self, contract_file: Path, checkpoint: Path, folder: Path, seed: int) -> None:
+        self.contract = Contract.load(contract_file)
+        self.random = random.Random(seed)
+        self._contract_file, self._checkpoint, self._folder = contract_file, checkpoint, folder
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.RLock()
+        self._post = Post()
+        self.offset_ns = 0
+        """Added to the time that the graph sees."""
+        self.cell_s = 0.0
+        self.position = np.array(self.contract.robot.home_rad)
+        self.velocity = np.zeros_like(self.position)
+        self._stamp: Any = None
+        self._opening = 1.0
+        self.setpoint = Setpoint(self.contract)
+        self.statuses: list[Seen] = []
+        self.chunks_sent = 0
+        self.driving = False
+        self._away = False
+        self._make_node()
+
+    def _make_node(self) -> None:
+        rclpy.init()
+        self.node = Node("fault_campaign")
+        contract, node = self.contract, self.node
+
+        def relay(kind: Any, source: str, target: str, qos: Any, before: Callable[[Any], Any],
+                  after: Callable[[Any], Any] = lambda message: message) -> Channel:
+            """``before`` the fault every message is edited as it comes, ``after`` it as it arrives."""
+            publisher = node.create_publisher(kind, target, qos)
+            channel = Channel(lambda message: publisher.publish(after(message)), self._post)
+            node.create_subscription(kind, source, lambda message: channel.feed(before(message)), qos)
+            return channel
+
+        reliable = qos_profile("reliable", 10)
+        self.channels = {
+            "clock": relay(Clock, "cell/clock", "/clock", qos_profile("reliable", 1), self._on_clock),
+            "joint_state": relay(JointState, f"cell/{contract.joint_state.topic}", contract.joint_state.topic,
+                                 reliable, self._on_joint_state),
+            "arm_command": relay(JointTrajectory, contract.arm_command.topic, f"cell/{contract.arm_command.topic}",
+                                 reliable, lambda message: message, self._on_command),
+            "gripper_command": relay(Float64MultiArray, contract.gripper_command.topic,
+                                     f"cell/{contract.gripper_command.topic}", reliable, lambda message: message)}
+        for camera in contract.cameras:
+            self.channels[camera.name] = relay(Image, f"cell/{camera.topic}", camera.topic, qos_profile("reliable", 1),
+                                               self._on_image)
+        self._chunk_publisher = node.create_publisher(ActionChunk, "action_chunk", reliable)
+        self.channels["action_chunk"] = Channel(self._chunk_publisher.publish, self._post)
+        node.create_subscription(ExecutionStatus, "execution_status", self._on_status, reliable)
+        node.create_timer(CHUNK_PERIOD_S, self._send_chunk)
+        self.goals: ActionClient[Any, Any, Any] = ActionClient(node, RunPolicy, "run_policy")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    # What passes through
+
+    def _on_clock(self, message: Clock) -> Clock:
+        with self._lock:
+            self.cell_s = message.clock.sec + message.clock.nanosec * 1e-9
+            self.setpoint.advance(self.cell_s)
+        shift(message.clock, self.offset_ns)
+        return message
+
+    def _on_joint_state(self, message: JointState) -> JointState:
+        order = [list(message.name).index(name) for name in self.contract.robot.joints]
+        with self._lock:
+            self.position = np.array(message.position)[order]
+            self.velocity = np.array(message.velocity)[order]
+        shift(message.header.stamp, self.offset_ns)
+        self._stamp = message.header.stamp
+        return message
+
+    def _on_image(self, message: Image) -> Image:
+        shift(message.header.stamp, self.offset_ns)
+        return message
+
+    def _on_command(self, message: JointTrajectory) -> JointTrajectory:
+        if message.header.stamp.sec or message.header.stamp.nanosec:
+            shift(message.header.stamp, -self.offset_ns)
+        stamp = message.header.stamp
+        start_s = stamp.sec + stamp.nanosec * 1e-9 or None
+        with self._lock:
+            self.setpoint.command(path_of(message), start_s, self.cell_s)
+        return message
+
+    def _on_status(self, status: ExecutionStatus) -> None:
+        self.statuses.append(Seen(time.monotonic(), status))
+
+    # A policy that drives to and fro
+
+    def chunk(self) -> ActionChunk | None:
+        """A chunk from the last observation towards the present goal; None before the first observation."""
+        if self._stamp is None:
+            return None
+        stamp_ns = self._stamp.sec * 1_000_000_000 + self._stamp.nanosec
+        home = np.array(self.contract.robot.home_rad)
+        goal = home.copy()
+        goal[[0, 3, 5]] += np.array([1.0, 0.5, 0.5]) * (REACH_RAD if self._away else -REACH_RAD)
+        way = goal - self.position
+        length = max(float(np.max(np.abs(way))), 1e-9)
+        if length < 0.1:
+            self._away = not self._away
+        part = np.minimum(STEP_RAD * np.arange(1, HORIZON + 1) / length, 1.0)[:, None]
+        actions = np.column_stack([self.position + part * way, np.full(HORIZON, self._opening)])
+        self.chunks_sent += 1
+        return chunk_message(self.contract, stamp_ns, actions, chunk_number=self.chunks_sent, policy_id="campaign",
+                             value=float("nan"), inference_s=0.0)
+
+    def _send_chunk(self) -> None:
+        if self.driving and (message := self.chunk()) is not None:
+            self.channels["action_chunk"].feed(message)
+
+    # The graph
+
+    def start(self) -> None:
+        """Start cell and graph, and wait until the graph is active."""
+        ros2 = shutil.which("ros2")
+        assert ros2, "no ros2 command on the PATH; source the workspace first"
+        self._spawn("cell", [ros2, "run", "corft", "cell_node", "--ros-args", "-r", "__ns:=/cell", "-r",
+                             "/clock:=/cell/clock", "-p", f"contract:={self._contract_file}"])
+        self._spawn("graph", [ros2, "launch", "corft", "bringup.launch.py", f"checkpoint:={self._checkpoint}",
+                              f"contract:={self._contract_file}", "use_sim_time:=true", "torch_threads:=1"])
+        self.wait(self.is_active, "the graph to become active", 3 * PATIENCE_S)
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
+                                                     start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    def restart(self, name: str) -> None:
+        """Start ``cell`` or ``graph`` anew, once it has ended, and wait until the graph is active."""
+        process = self._processes[name]
+        self.wait(lambda: process.poll() is not None, f"the end of the {name}")
+        command = process.args
+        assert isinstance(command, list)
+        if name == "cell":  # another robot, whose time starts anew
+            with self._lock:
+                self.setpoint = Setpoint(self.contract)
+        self._spawn(name, [str(part) for part in command])
+        self.wait(self.is_active, "the graph to become active", 3 * PATIENCE_S)
+
+    def close(self) -> None:
+        """End everything."""
+        self.driving = False
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in self._processes.values():
+            try:
+                process.wait(20.0)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._post.close()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def kill(self, program: str, number: int = signal.SIGKILL) -> None:
+        """Signal the process of a node: ``executor_node``, ``policy_node``, ``cell_node`` …"""
+        self.wait(lambda: self._process_of(program), f"a process of {program}")
+        process = self._process_of(program)
+        assert process is not None
+        process.send_signal(number)
+
+    def _process_of(self, program: str) -> psutil.Process | None:
+        for process in self._processes.values():
+            with contextlib.suppress(psutil.Error):
+                parent = psutil.Process(process.pid)
+                for member in [*parent.children(recursive=True), parent]:
+                    if any(Path(word).name == program for word in member.cmdline()[:3]):
+                        return member
+        return None
+
+    # Talking to it
+
+    def call(self, kind: Any, name: str, request: Any, timeout_s: float = 10.0) -> Any:
+        """A service's answer, None when there is none in time."""
+        client = self.node.create_client(kind, name)
+        try:
+            deadline_s = time.monotonic() + timeout_s
+            if not client.wait_for_service(timeout_s):
+                return None
+            future = client.call_async(request)
+            while not future.done():
+                if time.monotonic() > deadline_s:
+                    return None
+                time.sleep(0.01)
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def enable(self, on: bool = True) -> bool:
+        """~/enable of the executor; whether it agreed."""
+        answer = self.call(SetBool, "executor_node/enable", SetBool.Request(data=on))
+        return answer is not None and bool(answer.success)
+
+    def trigger(self, name: str) -> bool:
+        """A Trigger service, for example ``executor_node/stop``; whether it agreed."""
+        answer = self.call(Trigger, name, Trigger.Request())
+        return answer is not None and bool(answer.success)
+
+    def transition(self, node: str, number: int) -> bool:
+        """A lifecycle transition; whether it succeeded."""
+        request = ChangeState.Request()
+        request.transition.id = number
+        answer = self.call(ChangeState, f"{node}/change_state", request)
+        return answer is not None and bool(answer.success)
+
+    def is_active(self) -> bool:
+        """Whether the lifecycle manager says that the graph is active."""
+        return self.trigger("lifecycle_manager/is_active")
+
+    def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> None:
+        """Until ``condition()`` is true. Raises TimeoutError naming ``what``."""
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"waited {timeout_s:.0f} s for {what}; see {self._folder}")
+            time.sleep(0.02)
+
+    def run(self, duration_s: float) -> None:
+        """Let the graph run for a while."""
+        time.sleep(duration_s)
+
+    def moving(self) -> bool:
+        """Whether the arm is under way."""
+        with self._lock:
+            return float(np.max(np.abs(self.velocity))) > 0.1
+
+    def drive(self, timeout_s: float = PATIENCE_S) -> None:
+        """Send chunks and enable the executor until it follows new ones; clears stops on the way."""
+        self.driving = True
+        began_s, sent = time.monotonic(), self.chunks_sent
+        deadline_s = began_s + timeout_s
+
+        def follows(seen: Seen) -> bool:
+            status = seen.status
+            return (seen.time_s > began_s and status.state == ExecutionStatus.EXECUTING and not status.reason
+                    and status.chunk_number > sent)
+
+        while not (self.moving() and any(follows(seen) for seen in self.statuses[-10:])):
+            state = self.statuses[-1].status.state if self.statuses else None
+            if state in (None, ExecutionStatus.DISABLED, ExecutionStatus.STOPPED):
+                self.enable()
+            if time.monotonic() > deadline_s:
+                last = self.statuses[-1].status if self.statuses else None
+                raise TimeoutError(f"the arm follows no chunk within {timeout_s:.0f} s; last status: "
+                                   + ("none" if last is None else f"{last.state} {last.reason} {last.message}"))
+            time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def faulty(self, name: str, fault: Any) -> Iterator[None]:
+        """A channel with a fault for the length of the block."""
+        self.channels[name].fault = fault
+        try:
+            yield
+        finally:
+            self.channels[name].fault = faithful
+
+    def take_motion(self) -> Any:
+        """The setpoint's samples since the last call."""
+        with self._lock:
+            self.setpoint.advance(self.cell_s)
+            return self.setpoint.take()

@@ -1,0 +1,102 @@
+"""What the controller asks of the arm, reconstructed from the commands with joint_trajectory_controller's rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corft_core.cell.controller import JointTrajectoryController, TrajectoryRejected
+from corft_core.contract import Contract
+from corft_core.planning.interface import MotionPlanner
+from corft_core.trajectory import JointPath
+
+Array = NDArray[np.float64]
+SAMPLE_S = 0.002
+REST_RAD_S = 0.02
+TOLERANCE = 1.02
+"""Shares of a limit above this are violations; the rest is rounding of stamps and samples."""
+COLLISION_EVERY = 10  # samples: 20 ms
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Samples every SAMPLE_S of the robot's clock: ``times_s`` (N,), the rest (N, J) in rad, rad/s, rad/s²."""
+
+    times_s: Array
+    positions: Array
+    velocities: Array
+    accelerations: Array
+
+    def shares(self, contract: Contract) -> dict[str, float]:
+        """Largest velocity, acceleration and jerk as a share of the contract's limits."""
+        limits = contract.limits
+        if len(self.times_s) < 2:
+            return {"velocity_share": 0.0, "acceleration_share": 0.0, "jerk_share": 0.0}
+        jerk = np.abs(np.diff(self.accelerations, axis=0)) / SAMPLE_S
+        return {name: round(float(np.max(values / np.array(limit))), 4) for name, values, limit in (
+            ("velocity_share", np.abs(self.velocities), limits.velocity_rad_s),
+            ("acceleration_share", np.abs(self.accelerations), limits.acceleration_rad_s2),
+            ("jerk_share", jerk, limits.jerk_rad_s3))}
+
+    def collisions(self, planner: MotionPlanner) -> int:
+        """How many samples, one every 20 ms, are in collision or outside position limits."""
+        low, high = planner.position_limits
+        return sum(bool(np.any(q < low - 1e-3) or np.any(q > high + 1e-3) or planner.in_collision(q))
+                   for q in self.positions[::COLLISION_EVERY])
+
+    def resting(self) -> NDArray[np.bool_]:
+        """(N,) whether the setpoint stands."""
+        return np.asarray(np.max(np.abs(self.velocities), axis=1) < REST_RAD_S)
+
+    def rest_after(self, time_s: float) -> float | None:
+        """Seconds from ``time_s`` until the setpoint stands, None when it never does."""
+        later = np.flatnonzero((self.times_s >= time_s) & self.resting())
+        return None if not len(later) else float(self.times_s[later[0]] - time_s)
+
+    def longest_rest_s(self) -> float:
+        """Length of the longest standstill."""
+        longest = run = 0
+        for still in self.resting():
+            run = run + 1 if still else 0
+            longest = max(longest, run)
+        return longest * SAMPLE_S
+
+
+class Setpoint:
+    """Follows the commands; time is the robot's clock in s."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._controller = JointTrajectoryController(contract.robot.joints, np.array(contract.robot.home_rad))
+        self._until_s: float | None = None
+        self._parts: list[Motion] = []
+        self.rejected = 0
+
+    def command(self, path: JointPath, start_s: float | None, now_s: float) -> None:
+        """A trajectory arrives."""
+        self.advance(now_s)
+        try:
+            self._controller.accept(path, now_s, start_s)
+        except TrajectoryRejected:
+            self.rejected += 1
+
+    def advance(self, now_s: float) -> None:
+        """Sample up to ``now_s``."""
+        if self._until_s is None or now_s < self._until_s:
+            self._until_s = now_s
+            return
+        times = np.arange(self._until_s, now_s, SAMPLE_S)
+        if len(times):
+            state = self._controller.desired(times)
+            self._parts.append(Motion(times, state.positions, state.velocities, state.accelerations))
+            self._until_s = float(times[-1]) + SAMPLE_S
+
+    def take(self) -> Motion:
+        """The samples since the last call."""
+        parts, self._parts = self._parts, []
+        if not parts:
+            nothing = np.empty((0, len(self._controller.joints)))
+            return Motion(np.empty(0), nothing, nothing, nothing)
+        return Motion(*(np.concatenate([getattr(part, name) for part in parts])
+                        for name in ("times_s", "positions", "velocities", "accelerations")))
