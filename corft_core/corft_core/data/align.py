@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from corft_core.contract import CameraStream, Contract
 from corft_core.data.buffers import JointBuffer, SampleBuffer
 from corft_core.data.commands import ArmCommands, HeldCommands
-from corft_core.data.images import ImageDecodeError, camera_image
+from corft_core.data.images import camera_image
 from corft_core.data.messages import MessageError, header_stamp_ns, make_reader
+from corft_core.errors import CorftError
 from corft_core.trajectory import JointPath
 
 Vector = NDArray[np.float64]
@@ -176,7 +177,7 @@ class Aligner:
             index, stamp_ns = found
             try:
                 return stamp_ns, buffer.value(index, self._convert[name])
-            except ImageDecodeError as error:
+            except CorftError as error:
                 self.undecodable[name] += 1
                 self.undecodable_reason[name] = str(error)
                 buffer.drop(index)

@@ -108,10 +108,26 @@ def prepare_image(image: Image, camera: CameraStream) -> Image:
     height, width = camera.size
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
+    return _resized(image, height, width)
+
+
+def _resized(image: Image, height: int, width: int) -> Image:
+    """Averages over whole pixels as far as that goes, then interpolates: several times faster than averaging over
+    parts of pixels, and hardly to be told from it."""
     cv2 = _cv2()
     shrinks = height <= image.shape[0] and width <= image.shape[1]
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(resized, np.uint8)
+    down, across = _factor(image.shape[0], height), _factor(image.shape[1], width)
+    if down * across > 1:
+        shape = (image.shape[1] // across, image.shape[0] // down)
+        image, shrinks = cv2.resize(image, shape, interpolation=cv2.INTER_AREA), False
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(image, np.uint8)
+
+
+def _factor(size: int, wanted: int) -> int:
+    """The largest whole factor that ``size`` can be divided by without falling below ``wanted``."""
+    return max((k for k in range(1, size // wanted + 1) if size % k == 0), default=1)
 
 
 def _rows(message: Any, kind: str, channels: int) -> Pixels:

@@ -85,7 +85,9 @@ def make_reader(contract: Contract, name: str) -> Reader:
     if name == "arm_command":
         return _guarded(_arm_reader(contract))
     if name == "gripper_command":
-        return _guarded(_gripper_reader(contract))
+        gripper, position = contract.gripper, make_gripper_position(contract)
+        assert gripper is not None, "a gripper_command comes with a gripper"
+        return lambda message: gripper.to_opening(position(message))
     raise KeyError(name)
 
 
@@ -130,6 +132,33 @@ def gripper_opening(message: Any, contract: Contract) -> float:
     return float(make_reader(contract, "gripper_command")(message))
 
 
+def make_gripper_position(contract: Contract) -> Callable[[Any], float]:
+    """What reads a gripper_command message's joint position, in the joint's unit and not yet limited to its ends.
+
+    The reader raises MessageError. Raises KeyError for a robot without gripper.
+    """
+    stream, calibration = contract.stream("gripper_command"), contract.calibration("gripper_command")
+    assert isinstance(stream, Stream)
+
+    def values(message: Any) -> Any:
+        if stream.fields:
+            return fields(message, stream.fields)
+        if stream.type == JOINT_STATE:
+            return by_name(message.name, message.position, calibration)
+        if stream.type == JOINT_TRAJECTORY:
+            return by_name(message.joint_names, message.points[-1].positions if message.points else [], calibration)
+        return [message.data] if stream.type == FLOAT else message.data
+
+    def read(message: Any) -> float:
+        found = values(message)
+        if len(found) != 1 or not np.isfinite(found[0]):
+            raise MessageError(f"gripper command must be one finite position of {calibration.names[0]}, got "
+                               f"{list(found)}; where there are more, name it with streams.gripper_command.fields")
+        return float(calibration.from_source(found)[0])
+
+    return _guarded(read)
+
+
 def write_fields(message: Any, paths: Sequence[str], values: Sequence[float]) -> None:
     """Put ``values`` into a message at the field ``paths``. Raises MessageError."""
     try:
@@ -157,7 +186,8 @@ def _state_reader(contract: Contract) -> Reader:
     def read(message: Any) -> Vector:
         values = calibration.from_source(by_name(message.name, message.position, calibration))
         if np.all(np.isnan(values)):
-            raise MessageError(f"joint state has no joint of the contract; it has {', '.join(message.name) or 'no joints'}")
+            seen = ", ".join(message.name) or "no joints"
+            raise MessageError(f"joint state has no joint of the contract, it has {seen}")
         return _with_opening(values, contract)
 
     return read
@@ -178,36 +208,9 @@ def _arm_reader(contract: Contract) -> Reader:
 
     def read(message: Any) -> Vector:
         if len(message.data) != len(calibration.joints):
-            raise MessageError(f"arm command has {len(message.data)} values for the {len(calibration.joints)} joints of the arm; where "
-                               "there are more, name the arm's own with streams.arm_command.fields")
+            raise MessageError(f"arm command has {len(message.data)} values for the arm's {len(calibration.joints)} "
+                               "joints; where there are more, name the arm's own with streams.arm_command.fields")
         return calibration.from_source(finite(np.asarray(message.data, np.float64), calibration.joints))
-
-    return read
-
-
-def _gripper_reader(contract: Contract) -> Reader:
-    gripper, calibration = contract.gripper, contract.calibration("gripper_command")
-    stream = contract.stream("gripper_command")
-    assert gripper is not None and isinstance(stream, Stream), "a gripper_command comes with a gripper"
-
-    def position(message: Any) -> Any:
-        if stream.fields:
-            return fields(message, stream.fields)
-        if stream.type == JOINT_STATE:
-            return by_name(message.name, message.position, calibration)
-        if stream.type == JOINT_TRAJECTORY:
-            return by_name(message.joint_names, message.points[-1].positions if message.points else [], calibration)
-        values = np.atleast_1d(np.asarray(message.data, np.float64)) if stream.type == FLOAT else message.data
-        if len(values) != 1:
-            raise MessageError(f"gripper command must be one finite position, got {list(values)}; where there are more, name the "
-                               "gripper's own with streams.gripper_command.fields")
-        return values
-
-    def read(message: Any) -> float:
-        value = float(calibration.from_source(position(message))[0])
-        if not np.isfinite(value):
-            raise MessageError(f"gripper command must be one finite position of {calibration.names[0]}, got {value}")
-        return gripper.to_opening(value)
 
     return read
 
