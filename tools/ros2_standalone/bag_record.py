@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 QUEUE = 1000  # messages a topic may wait in the middleware: seconds of a stalled disk
 POLL_S = 0.01
+# Options of ROS 2's recorder that this one cannot follow, and presets of its MCAP plugin.
+NEEDS_ROS = (("--storage-config-file",), ("-b", "--max-bag-size"), ("-d", "--max-bag-duration"), ("--max-bag-files",),
+             ("--snapshot-mode",), ("--start-paused",), ("--services",), ("--actions",), ("--topic-types",),
+             ("--include-unpublished-topics",), ("--static-topics-path",),
+             ("-f", "--serialization-format"))  # fmt: skip
+FOREIGN_PRESETS = ("fastwrite", "zstd_small")
 
 
 @dataclass
@@ -199,6 +206,16 @@ class Recorder:
         self.say(f"Recording stopped: {sum(track.count for track in self.tracks.values())} messages, {lost} lost")
 
 
+def compress_fast(writer: Writer) -> None:
+    """Compress MCAP's chunks at zstd's fastest level, as the preset does."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    storage: Any = writer.storage
+    storage.compressor = partial(zstd.compress, level=1)
+
+
 def bag_qos(profile: Any) -> Any:
     """QoS of a publisher in the terms of rosbags."""
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
@@ -233,6 +250,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--qos-profile-overrides-path", default="", help="YAML file: topic → QoS policies")
     parser.add_argument("--use-sim-time", action="store_true", help="Stamp messages with /clock")
     parser.add_argument("--max-cache-size", type=int, default=0, help="Accepted; messages wait in the middleware here")
+    parser.add_argument("--storage-preset-profile", default="", metavar="PROFILE",
+                        help="MCAP: none or zstd_fast; fastwrite and zstd_small need a ROS 2 installation")
+    parser.add_argument("--disable-keyboard-controls", action="store_true", help="Accepted; there are none here")
+    parser.add_argument("--node-name", default="rosbag2_recorder", help="Name of the recorder's node")
+    for option in NEEDS_ROS:
+        parser.add_argument(*option, dest=option[-1], nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-p", "--polling-interval", type=int, default=100, help="Time between discoveries [ms]")
     parser.add_argument("--compression-mode", choices=["none", "file", "message"], default="none")
     parser.add_argument("--compression-format", choices=["", "zstd"], default="")
@@ -245,6 +268,14 @@ def main(args: argparse.Namespace) -> int:
     chosen = bool(args.topics_positional or args.topics or args.all or args.all_topics or args.regex)
     if not chosen:
         raise UsageError("Need to specify at least one topic, --all or --regex")
+    for option in NEEDS_ROS:
+        if getattr(args, option[-1]) is not None:
+            raise UsageError(f"{option[-1]} needs a ROS 2 installation")
+    if args.storage_preset_profile in FOREIGN_PRESETS:
+        raise UsageError(f"--storage-preset-profile {args.storage_preset_profile} needs a ROS 2 installation; "
+                         "none and zstd_fast work here")  # fmt: skip
+    if args.storage_preset_profile not in ("", "none", "zstd_fast"):
+        raise UsageError(f"--storage-preset-profile is one of none, zstd_fast, {', '.join(FOREIGN_PRESETS)}")
     folder = Path(args.output or datetime.now().strftime("rosbag2_%Y_%m_%d-%H_%M_%S"))
     if folder.exists():
         print(f"[ERROR] [ros2bag]: Output folder '{folder}' already exists.", file=sys.stderr)
@@ -259,9 +290,13 @@ def main(args: argparse.Namespace) -> int:
         signal.signal(number, lambda seen, _: stopped.append(seen))
     plugin = StoragePlugin.MCAP if args.storage == "mcap" else StoragePlugin.SQLITE3
     writer = Writer(folder, version=9, storage_plugin=plugin)
-    writer.set_compression(CompressionMode[args.compression_mode.upper()], CompressionFormat.ZSTD)
+    chunks = args.storage == "mcap" and args.storage_preset_profile == "zstd_fast"
+    mode = CompressionMode.STORAGE if chunks else CompressionMode[args.compression_mode.upper()]
+    writer.set_compression(mode, CompressionFormat.ZSTD)
     try:
-        with ros_node("rosbag2_recorder") as node, writer:
+        with ros_node(args.node_name) as node, writer:
+            if chunks:
+                compress_fast(writer)
             recorder = Recorder(node, writer, args, overrides)
             recorder.run(stopped)
             recorder.report()

@@ -89,31 +89,31 @@ def matched_qos(offered: list[QoSProfile], depth: int) -> QoSProfile:
 
 
 def qos_from_override(values: dict[str, Any], depth: int) -> QoSProfile:
-    """QoS from an entry of an overrides file (history, depth, reliability, durability). Raises UsageError."""
-    from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+    """QoS from an entry of an overrides file, with rosbag2's keys. Raises UsageError."""
+    from rclpy.duration import Duration
+    from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
     policies: dict[str, Any] = {
         "history": HistoryPolicy,
         "reliability": ReliabilityPolicy,
         "durability": DurabilityPolicy,
+        "liveliness": LivelinessPolicy,
     }
     chosen: dict[str, Any] = {"depth": depth}
     for key, value in values.items():
         if key == "depth":
-            chosen[key] = max(int(value), depth)  # a longer queue changes nothing but the safety against loss
+            chosen[key] = int(value)
         elif key in policies:
             try:
                 chosen[key] = policies[key][str(value).upper()]
             except KeyError as error:
                 known = [policy.name.lower() for policy in policies[key]]
                 raise UsageError(f"QoS override: {key} is one of {known}, not '{value}'") from error
-        elif key not in (
-            "deadline",
-            "lifespan",
-            "liveliness",
-            "liveliness_lease_duration",
-            "avoid_ros_namespace_conventions",
-        ):
+        elif key in ("deadline", "lifespan", "liveliness_lease_duration"):
+            chosen[key] = Duration(seconds=int(value["sec"]), nanoseconds=int(value["nsec"]))
+        elif key == "avoid_ros_namespace_conventions":
+            chosen[key] = bool(value)
+        else:
             raise UsageError(f"QoS override: unknown policy '{key}'")
     if chosen.get("history") == HistoryPolicy.KEEP_ALL:
         del chosen["depth"]

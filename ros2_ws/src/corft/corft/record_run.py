@@ -1,0 +1,292 @@
+"""One recording session: check, record with `ros2 bag record` as a child, mark episodes, audit.
+
+Everything runs in one thread: commands, queues and the display are polled in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.qos import QoSProfile
+
+from corft.processes import Child
+from corft.record_audit import Audit, AuditStopped, audit
+from corft.record_checks import check, table
+from corft.record_command import RecordedTopic, command_for_this_machine
+from corft.record_keys import Command, Keyboard, Keys
+from corft.record_monitor import Monitors, RecorderClock, message_class
+from corft.record_screen import Screen, status_line
+from corft.record_session import CommandRefused, Episode, Event, Session
+from corft.stream_health import SILENT_S
+from corft_core import files
+from corft_core.contract import Contract
+from corft_core.data.messages import EVENT_NAMES
+from corft_core.errors import CorftError
+
+POLL_S = 0.02
+DISPLAY_S = 0.5
+MEASURE_S = 2.0
+# A recorder that has matched hears a little later; what it was sent last it still has to write.
+SETTLE_S = 0.5
+START_TIMEOUT_S = 30.0
+DELIVERY = Duration(seconds=2)
+LOW_DISK_BYTES = 500 * 2**20
+EXIT_PROBLEMS, EXIT_STOPPED = 1, 130
+
+
+class Recorder:
+    """See the module's docstring. ``signals`` fills with the signals that came."""
+
+    def __init__(self, arguments: argparse.Namespace, contract: Contract, topics: Sequence[RecordedTopic], out: Path,
+                 overrides: str, signals: list[int]) -> None:
+        self.arguments, self.contract, self.topics, self.out = arguments, contract, topics, out
+        self.overrides, self.signals = overrides, signals
+        self.screen = Screen()
+        self.session = Session(arguments.prompt or contract.instruction)
+        self.node = rclpy.create_node("corft_record", enable_rosout=False, start_parameter_services=False)
+        self.clock = RecorderClock(self.node, arguments.use_sim_time)
+        self.monitors = Monitors(self.node, topics, self.clock)
+        event = next(topic for topic in topics if topic.role == "event")
+        self._event_class = message_class(event.type)
+        self._publisher = self.node.create_publisher(self._event_class, event.topic, QoSProfile(depth=10))
+        self._events = 0
+        self._warnings: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._ready_since_s: float | None = None
+        self._next_display_s = self._next_waiting_s = 0.0
+
+    def run(self) -> int:
+        """The whole session; returns the exit code. Raises CorftError when nothing could be recorded."""
+        try:
+            self.preflight()
+            if self.signals:
+                return EXIT_STOPPED
+            self.record()
+        finally:
+            self.node.destroy_node()
+        return self.audit()
+
+    # Before the recording
+
+    def preflight(self) -> None:
+        """Check topics, types, QoS, rates and stamps. Raises CorftError naming what to do."""
+        self._await(self.clock.poll, "/clock, as --use-sim-time asks for: start the simulation")
+        self._await(lambda: not self.monitors.unpublished(), lambda: ", ".join(
+            f"{topic.stream} ({topic.topic}: nobody publishes it)" for topic in self.monitors.unpublished()))
+        if self.signals:
+            return
+        self.monitors.drain()
+        start_ns, start_s = self.clock.now_ns(), time.monotonic()
+        for monitor in self.monitors.all:
+            monitor.log.bytes = 0
+        while time.monotonic() - start_s < MEASURE_S and not self.signals:
+            self.monitors.drain()
+            time.sleep(POLL_S)
+        stop_ns = self.clock.now_ns()
+        findings = [m.finding(start_ns, stop_ns, MEASURE_S) for m in self.monitors.all]
+        self.screen.say(table(findings))
+        free, rate = shutil.disk_usage(self.out.parent).free, sum(f.bytes_s for f in findings)
+        if rate > 0:
+            self.screen.say(f"{rate * 1e-6:.1f} MB/s before compression; the disk has room for "
+                            f"{free / rate / 60:.0f} min")
+        verdict = check(findings, self.monitors.published(), self.contract.rate_hz, self.arguments.use_sim_time)
+        for warning in verdict.warnings:
+            self.screen.say(f"warning: {warning}")
+        for error in verdict.errors:
+            self.screen.say(f"ERROR: {error}")
+        if verdict.errors and not self.arguments.force and not self.signals:
+            raise CorftError(f"{len(verdict.errors)} of the checks failed, see above; nothing was recorded. "
+                             "--force records all the same.")
+
+    def _await(self, condition: Callable[[], Any], what: str | Callable[[], str]) -> None:
+        """Wait for a condition up to --wait, saying every 2 s for what."""
+        start_s = time.monotonic()
+        say_s = start_s + SILENT_S
+        while not condition() and not self.signals and time.monotonic() - start_s < self.arguments.wait:
+            if time.monotonic() >= say_s:
+                self.screen.say(f"waiting for {what if isinstance(what, str) else what()}")
+                say_s += SILENT_S
+            time.sleep(0.1)
+        if self.arguments.use_sim_time and not self.clock.poll() and not self.signals:
+            raise CorftError("there is no /clock: start the simulation first, or leave out --use-sim-time")
+
+    # Recording
+
+    def record(self) -> None:
+        """Run the child and obey commands until the session ends; the bag is complete afterwards."""
+        log = self.out.with_name(f"{self.out.name}.log")
+        with tempfile.TemporaryDirectory() as folder:
+            qos_file = Path(folder) / "qos_overrides.yaml"
+            qos_file.write_text(self.overrides)
+            command = command_for_this_machine(self.topics, self.out, qos_file, self.arguments.preset,
+                                               self.arguments.use_sim_time)
+            with Keyboard(self.clock.now_ns) as keyboard:
+                child = Child(command, log, self._on_line)
+                self.screen.say(f"$ {child.command}")
+                try:
+                    self._loop(child, keyboard)
+                finally:
+                    self._finish(child)
+                    self.screen.close()
+        if not (self.out / "metadata.yaml").is_file():
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+            raise CorftError(f"`ros2 bag record` left no complete bag at {self.out}. The end of {log}:\n{tail}")
+        log.replace(self.out / "record.log")
+
+    def _loop(self, child: Child, keyboard: Keyboard) -> None:
+        start_s = time.monotonic()
+        while not (self.session.ended or self.signals):
+            # A script's commands wait for the recorder; a person is told to.
+            commands = keyboard.read(POLL_S) if keyboard.terminal or self._ready() else []
+            self.monitors.drain()
+            for command in commands:
+                self._obey(command)
+            if not commands and not keyboard.terminal and self._ready_since_s is None:
+                time.sleep(POLL_S)
+            if ignored := keyboard.take_ignored():
+                self.screen.say(f"ignored {ignored}")
+            self._show(keyboard)
+            if not child.running:
+                raise CorftError(f"`{child.command}` ended by itself; see {child.log}")
+            if not self._ready() and not keyboard.terminal and time.monotonic() - start_s > START_TIMEOUT_S:
+                raise CorftError(f"the recorder does not listen to {', '.join(self._missing())} after "
+                                 f"{START_TIMEOUT_S:.0f} s; see {child.log}")
+            if shutil.disk_usage(self.out.parent).free < LOW_DISK_BYTES:
+                self.screen.say(f"the disk is full but for {LOW_DISK_BYTES / 2**20:.0f} MiB: the recording ends")
+                break
+
+    def _missing(self) -> list[str]:
+        missing = self.monitors.unheard_by_recorder()
+        return missing if missing or self._publisher.get_subscription_count() else [self._publisher.topic_name]
+
+    def _ready(self) -> bool:
+        """Whether the recorder listens to all topics that are published; once it did, it does."""
+        if self._ready_since_s is None and not self._missing():
+            self._ready_since_s = time.monotonic()
+        return self._ready_since_s is not None and time.monotonic() - self._ready_since_s >= SETTLE_S
+
+    def _obey(self, command: Command) -> None:
+        if command.name == "hangup":
+            self.session.ended = True
+            return
+        try:
+            if command.name == "start" and not self._ready():
+                raise CommandRefused("not yet: the recorder does not listen to "
+                                     + (", ".join(self._missing()) or "all topics"))
+            before = self.session.running
+            for event in self.session.command(command.name, command.stamp_ns, command.text):
+                self._publish(event)
+        except CommandRefused as refusal:
+            self.screen.say(f"{command.name}: {refusal}")
+            return
+        if command.name == "start" and self.session.running is not None:
+            self.screen.say(f"episode {self.session.running.number} started: '{self.session.instruction}'")
+        elif command.name == "prompt":
+            self.screen.say(f"prompt: '{self.session.instruction}'")
+        elif before is not None and self.session.running is None:
+            self._episode_ended(before)
+
+    def _episode_ended(self, episode: Episode) -> None:
+        """What was heard during the episode; the bag itself is read at the end."""
+        self.monitors.drain()
+        summaries = {m.topic: m.log.summary(episode.start_ns, episode.stop_ns) for m in self.monitors.all}
+        episode.heard = {topic.topic: summary.count for topic, summary in summaries.items()}
+        shown = {topic.stream: summary for topic, summary in summaries.items() if topic.role != "event"}
+        seconds = (episode.stop_ns - episode.start_ns) * 1e-9
+        self.screen.say(f"episode {episode.number} {episode.outcome}, {seconds:.1f} s: "
+                        + ", ".join(f"{name} {summary.count}" for name, summary in shown.items()) + " messages")
+        for topic, summary in summaries.items():
+            if topic.role == "observation" and summary.gap_s > topic.max_age_s:
+                self.screen.say(f"  WARNING {topic.stream}: {summary.gap_s:.2f} s without a message")
+            if topic.role == "observation" and summary.lost + summary.dropped:
+                self.screen.say(f"  WARNING {topic.stream}: {summary.lost} lost, {summary.dropped} missing")
+            if topic.stream == "arm_command" and not summary.count:
+                self.screen.say(f"  WARNING no command on {topic.topic}: is the teleoperation running?")
+
+    def _publish(self, event: Event) -> None:
+        """An EpisodeEvent, or the same in words where the contract's topic is a String."""
+        message = self._event_class()
+        if hasattr(message, "kind"):
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(event.stamp_ns, 1_000_000_000)
+            message.kind, message.instruction = event.kind, event.instruction
+            message.operator_id = self.arguments.operator
+        else:
+            name = EVENT_NAMES[event.kind].lower()
+            message.data = f"{name}: {event.instruction}" if name == "start" else name
+        self._publisher.publish(message)
+        self._events += 1
+
+    def _show(self, keyboard: Keyboard) -> None:
+        now_s = time.monotonic()
+        while not self._warnings.empty():
+            self.screen.say(self._warnings.get())
+        if now_s >= self._next_waiting_s:
+            self._next_waiting_s = now_s + SILENT_S
+            for monitor in self.monitors.all:
+                if monitor.topic.role == "observation" and monitor.silence_s >= SILENT_S:
+                    self.screen.say(f"waiting for {monitor.topic.stream} ({monitor.topic.topic}), silent for "
+                                    f"{monitor.silence_s:.0f} s")
+        if now_s >= self._next_display_s:
+            self._next_display_s = now_s + DISPLAY_S
+            rates = {m.topic.stream: m.recent() for m in self.monitors.all if m.topic.role != "event"}
+            editing = keyboard.source.editing if isinstance(keyboard.source, Keys) else None
+            self.screen.status(status_line(self.session, self.clock.now_ns(), rates, editing))
+
+    def _on_line(self, line: str) -> None:
+        if any(word in line for word in ("[WARN]", "[ERROR]", "[FATAL]")):
+            self._warnings.put(line)
+
+    def _finish(self, child: Child) -> None:
+        """End the session and the recorder, in this order: its last messages shall be in the bag."""
+        running = self.session.running
+        for event in self.session.end(self.clock.now_ns()):
+            self._publish(event)
+        if running is not None:
+            self._episode_ended(running)
+        # A recorder that is still starting would leave a bag without metadata.
+        start_s = end_s = time.monotonic()
+        self._publisher.wait_for_all_acked(DELIVERY)
+        while child.running and time.monotonic() < min(end_s + SETTLE_S, start_s + START_TIMEOUT_S):
+            self.monitors.drain()
+            if not self._ready():
+                end_s = time.monotonic()
+            time.sleep(POLL_S)
+        child.stop(patience_s=60.0)
+
+    # Afterwards
+
+    def audit(self) -> int:
+        """Read the bag, compare, print and keep the result; returns the exit code."""
+        from tqdm import tqdm
+
+        asked = len(self.signals)
+        heard = {m.topic.topic: len(m.log) for m in self.monitors.all}
+        try:
+            with tqdm(unit="message", desc="auditing", leave=False, disable=None) as bar:
+                def progress(count: int) -> None:
+                    if len(self.signals) > asked:
+                        raise AuditStopped
+                    bar.update(count)
+
+                result = audit(self.out, self.topics, self.session.episodes, self._events, heard, progress)
+        except AuditStopped:
+            print(f"audit stopped; the bag is complete: {self.out}", file=sys.stderr)
+            return EXIT_STOPPED
+        files.write_json(self.out / "record.json", report(result))
+        self.screen.say(result.text())
+        self.screen.say(f"bag: {self.out}")
+        return EXIT_PROBLEMS if result.problems else 0
+
+
+def report(result: Audit) -> dict[str, Any]:
+    """The audit as plain data."""
+    return {"topics": result.rows, "episodes": result.episodes, "problems": result.problems, "notes": result.notes}
