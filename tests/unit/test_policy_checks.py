@@ -29,6 +29,9 @@ def changed(change: Callable[[dict[str, Any]], object]) -> Contract:
     lambda data: data["cameras"][0].update(topic="camera/image/compressed",
                                            type="sensor_msgs/msg/CompressedImage", qos="reliable", max_age_s=0.1),
     lambda data: data["streams"]["joint_state"].update(topic="/franka/joint_states", stamp="receive"),
+    lambda data: data["streams"]["joint_state"].update(joints={"panda_joint1": {"name": "a1", "unit": "deg"}}),
+    lambda data: data["streams"]["arm_command"].update(topic="joint_command", type="sensor_msgs/msg/JointState"),
+    lambda data: data.update(instruction="put the cube into the bin"),
 ])
 def test_a_robot_may_differ_in_topics_ages_and_limits(change: Callable[[dict[str, Any]], object]) -> None:
     assert contract_conflicts(Contract.load(CONTRACT), changed(change)) == []
@@ -43,6 +46,9 @@ def test_a_robot_may_differ_in_topics_ages_and_limits(change: Callable[[dict[str
     (lambda data: data["cameras"][1].update(size=[96, 96]), "cameras.wrist.size"),
     (lambda data: data["cameras"][1].update(crop=[0, 0, 64, 64]), "cameras.wrist.crop"),
     (lambda data: data["cameras"].pop(), "cameras.wrist"),
+    (lambda data: data.update(action_representation="absolute") or data["streams"]["arm_command"].update(
+        topic="servo/pose", type="geometry_msgs/msg/PoseStamped"), "action_space: joint != tool_pose"),
+    (lambda data: (data.pop("gripper"), data["streams"].pop("gripper_command")), "state_names"),
 ])
 def test_a_robot_whose_data_mean_something_else_is_refused(
         change: Callable[[dict[str, Any]], object], key: str) -> None:

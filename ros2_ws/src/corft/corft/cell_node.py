@@ -27,6 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+from corft.cell_controller import controller_node
 from corft.cell_messages import (
     camera_info_message,
     image_message,
@@ -99,6 +100,9 @@ class CellNode(CorftNode):
         self.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", self._on_trajectory, 10)
         self.create_subscription(Float64MultiArray, "gripper_controller/commands", self._on_gripper, 10)
         self.create_service(ResetScene, "cell/reset", self._on_reset, callback_group=MutuallyExclusiveCallbackGroup())
+        simulated = bool(self.param("publish_clock") or self.get_parameter("use_sim_time").value)
+        self.companions.append(
+            controller_node("arm_controller", self.get_namespace(), self._contract.robot.joints, simulated))
         self._thread = threading.Thread(target=self._run, name="simulation", daemon=True)
         self._thread.start()
 

@@ -6,6 +6,7 @@ SIGINT and SIGTERM call `safe_stop()` while publishers still work, then end the 
 """
 from __future__ import annotations
 
+import importlib
 import math
 import threading
 import traceback
@@ -115,6 +116,17 @@ def load_contract(path: str) -> Contract:
     return Contract.load(file)
 
 
+def message_type(name: str) -> Any:
+    """The class of a message type such as std_msgs/msg/Bool. CorftError when its package is not installed."""
+    package, _, kind = name.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), kind)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CorftError(f"message type {name!r} is not installed: expected package/msg/Type of a sourced package "
+                         f"({error}); install ros-$ROS_DISTRO-{package.replace('_', '-')} or correct the "
+                         "contract") from error
+
+
 def default_contract_path() -> str:
     """The Panda cell's contract as installed with the package."""
     from ament_index_python.packages import get_package_share_directory
@@ -136,6 +148,7 @@ class NodeTools:
         self.hardware_id = ""
         self.exit_code = 0
         self.exit_requested = threading.Event()
+        self.companions: list[Node] = []  # further nodes of this process, spun with this one
         self.add_on_set_parameters_callback(self._check_parameters)
         self.declare(self.PARAMETERS)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)

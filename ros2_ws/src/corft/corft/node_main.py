@@ -56,7 +56,8 @@ def _run(node_class: Callable[[], NodeTools], args: list[str] | None, threads: i
     for number in _SIGNALS:
         signal.signal(number, lambda *_: stop.set())
     executor: Executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
-    executor.add_node(node)
+    for each in (node, *node.companions):
+        executor.add_node(each)
     thread = threading.Thread(target=_spin, args=(executor, node), name="executor", daemon=True)
     thread.start()
     stop.wait()
@@ -64,7 +65,8 @@ def _run(node_class: Callable[[], NodeTools], args: list[str] | None, threads: i
     executor.shutdown(timeout_sec=node.SAFE_STOP_TIMEOUT_S)
     thread.join(node.SAFE_STOP_TIMEOUT_S)
     node.dispose()
-    node.destroy_node()
+    for each in (*node.companions, node):
+        each.destroy_node()
     rclpy.try_shutdown()
     node.release()
     for number in _SIGNALS:

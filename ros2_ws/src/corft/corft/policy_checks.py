@@ -10,7 +10,9 @@ from corft_core.errors import CorftError
 
 # Where data come from and how careful to be may change between training and use; what they mean may not.
 _HARMLESS = re.compile(
-    r"(limits|workspace)\.|robot\.(description|home_rad)$|(streams|cameras)\.[^.]+\.(topic|type|stamp|max_age_s|qos)$")
+    r"(limits|workspace)\.|robot\.(description|home_rad|park_rad)|(instruction|episodes)$|"
+    r"(streams|cameras|observations)\.[^.]+\.(topic|type|stamp|max_age_s|qos|on_stale|fields|joints|scale|offset)")
+_VECTORS = ("action_space", "state_names", "action_names")
 
 
 def checkpoint_folder(text: str) -> Path:
@@ -30,9 +32,11 @@ def checkpoint_folder(text: str) -> Path:
 def contract_conflicts(trained: Contract, robot: Contract) -> list[str]:
     """Differences `key: trained != robot` that change the meaning of states, images or actions.
 
-    Topics, ages, QoS, limits, workspace and home may differ.
+    Topics, message types and units, ages, QoS, limits, workspace and home may differ.
     """
-    return [line for line in trained.differences(robot) if not _HARMLESS.match(line.split(":", 1)[0])]
+    vectors = [f"{name}: {getattr(trained, name)} != {getattr(robot, name)}" for name in _VECTORS
+               if getattr(trained, name) != getattr(robot, name)]
+    return [line for line in trained.differences(robot) if not _HARMLESS.match(line.split(":", 1)[0])] + vectors
 
 
 def check_robot(trained: Contract, robot: Contract, folder: Path) -> None:
