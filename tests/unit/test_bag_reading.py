@@ -54,7 +54,7 @@ def test_two_namespaces_need_a_choice(tmp_path: Path) -> None:
               for name in ("joint_state", "arm_command", "gripper_command", "episode_event", "front", "wrist")}
     with pytest.raises(BagError, match="--namespace"):
         resolve_topics(CONTRACT, topics, tmp_path)
-    assert resolve_topics(CONTRACT, topics, tmp_path, "b")["/b/joint_states"] == "joint_state"
+    assert resolve_topics(CONTRACT, topics, tmp_path, "b")["/b/joint_states"] == ("joint_state",)
     wrong = {topic: ("std_msgs/msg/String" if "joint_states" in topic else kind, count)
              for topic, (kind, count) in topics.items()}
     with pytest.raises(BagError, match="has type std_msgs/msg/String, the contract says sensor_msgs/msg/JointState"):

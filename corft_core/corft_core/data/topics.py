@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from corft_core.contract import CameraStream, Contract
@@ -13,37 +13,40 @@ _COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 
 def resolve_topics(contract: Contract, topics: Mapping[str, tuple[str, int]], path: Path,
-                   namespace: str = "") -> dict[str, str]:
-    """Topic → stream name, for a recording with ``topics`` (topic → (type, count)).
+                   namespace: str = "", optional: Set[str] = frozenset()) -> dict[str, tuple[str, ...]]:
+    """Topic → names of the streams that it carries, for a recording with ``topics`` (topic → (type, count)).
 
     The contract's relative names are looked up under ``namespace``; where none is given, in the one namespace that
-    has them. A camera's ``<topic>/compressed`` stands in for a raw topic that was not recorded.
+    has them. A camera's ``<topic>/compressed`` (``/compressedDepth`` with depth_range_m) stands in for a raw topic that
+    was not recorded. Streams in ``optional`` may be absent, and episode events where every bag is one episode.
     Raises BagError listing what is missing, of another type, or empty, and what was recorded.
     """
     if sum(count for _, count in topics.values()) == 0:
         raise BagError(f"{path} is empty: it holds no messages. Check with `ros2 bag info {path}`; a QoS mismatch "
                        "records nothing, see the bag record line in the documentation.")
-    streams = {name: contract.stream(name) for name in
-               ("joint_state", "arm_command", "gripper_command", "episode_event")}
-    streams |= {camera.name: camera for camera in contract.cameras}
-    problems, found = [], {}
-    for name, stream in streams.items():
+    problems: list[str] = []
+    found: dict[str, tuple[str, ...]] = {}
+    optional = optional | ({"episode_event"} if contract.episodes == "bag" else set())
+    for name, stream in contract.streams.items():
         wanted = [(stream.topic, stream.type)]
         if isinstance(stream, CameraStream) and stream.type != _COMPRESSED:
-            wanted.append((f"{stream.topic}/compressed", _COMPRESSED))
+            transport = "compressed" if stream.depth_range_m is None else "compressedDepth"
+            wanted.append((f"{stream.topic}/{transport}", _COMPRESSED))
         for relative, kind in wanted:
             topic = _find(relative, topics, namespace, path)
             if topic is not None and topics[topic][0] == kind:
                 break
         else:
             topic = _find(stream.topic, topics, namespace, path)
+            if topic is None and name in optional:
+                continue
             problems.append(f"{name}: no topic {stream.topic} [{stream.type}]" if topic is None else
                             f"{name}: {topic} has type {topics[topic][0]}, the contract says {stream.type}")
             continue
         assert topic is not None
-        if topics[topic][1] == 0 and name != "gripper_command":
+        if topics[topic][1] == 0 and name not in optional | {"gripper_command"}:
             problems.append(f"{name}: {topic} was recorded but holds no messages (a QoS mismatch?)")
-        found[topic] = name
+        found[topic] = (*found.get(topic, ()), name)
     if problems:
         seen = "\n  ".join(f"{topic} [{kind}] {count} messages" for topic, (kind, count) in sorted(topics.items()))
         raise BagError(f"{path} lacks what the contract asks for:\n  " + "\n  ".join(problems)
