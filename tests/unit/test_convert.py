@@ -21,7 +21,7 @@ CONTRACT = Contract.load(CONTRACT_FILE)
 
 def run(bag: Path, out: Path, **options: object) -> tuple[EpisodeDataset, dict]:
     report = convert([bag], out, CONTRACT, ConvertOptions(**options))  # type: ignore[arg-type]
-    return EpisodeDataset.open(out), report.to_dict()
+    return EpisodeDataset.open(out), report
 
 
 @pytest.fixture(scope="module")

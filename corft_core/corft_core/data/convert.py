@@ -1,200 +1,162 @@
-"""Recordings → LeRobot v3 data set, streaming: one pass over each bag, one episode in memory."""
+"""Recordings → LeRobot v3 data set: bags become parts, in parallel; the parts become the data set, in one step.
+
+Beside ``OUT`` lies ``OUT.partial`` while a conversion runs or after it was interrupted: the parts of the finished bags,
+named after all that decides their bytes (bag, options, contract, versions). Running again goes on with them. ``OUT``
+appears, checked, by one rename; its bytes depend neither on the number of processes nor on interruptions.
+"""
 
 from __future__ import annotations
 
-import logging
+import fcntl
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from corft_core import files
 from corft_core.contract import Contract
-from corft_core.data.align import Aligner
-from corft_core.data.bag import Bag, BagError, BagMessage
-from corft_core.data.clock import SourceClock
-from corft_core.data.episode import Episode
-from corft_core.data.episodes import EpisodeCutter
-from corft_core.data.messages import START, MessageError, header_stamp_ns
-from corft_core.data.report import ConversionReport, StreamMeter
-from corft_core.data.sampling import EpisodeSampler
-from corft_core.data.store import write_dataset
-from corft_core.data.topics import CLOCK_TOPIC, resolve_topics
+from corft_core.data import lerobot_format as fmt
+from corft_core.data import report as reports
+from corft_core.data.bag import BagError
+from corft_core.data.bag_converter import ConvertOptions
+from corft_core.data.episodes_file import EpisodesFile
+from corft_core.data.lerobot_writer import software_versions
+from corft_core.data.part_workers import BagTask, convert_bags
+from corft_core.data.parts import PART_VERSION, part_exists, part_report
+from corft_core.data.report_page import page
+from corft_core.data.store import WriteError, check_target, join_parts, new_dataset
 
-logger = logging.getLogger(__name__)
-
-# How late a message may be recorded after its stamp; ticks wait this long for late samples.
-LATENESS_NS = 1_000_000_000
-HISTORY_S = 2.5
+Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class ConvertOptions:
-    """How to convert.
+def convert(bags: Sequence[str | Path], out: str | Path, contract: Contract, options: ConvertOptions | None = None, *,
+            jobs: int = 1, overwrite: bool = False, fresh: bool = False,
+            progress: Progress | None = None) -> dict[str, Any]:
+    """Convert ``bags`` into one data set at ``out`` in ``jobs`` processes; returns its report.
 
-    ``max_stale_share``: an episode with a larger share of steps on which a sample exceeds its max_age_s is left out.
-    ``min_steps``: so are shorter episodes.
+    ``progress(done, total)`` counts bytes of the bags. ``fresh``: forget what an interrupted run left.
+    Bags that cannot be read are left out and listed in the report's ``lost_bags``. Raises BagError when no episode is
+    left, NoSpaceError, WriteError or another CorftError; ``out`` is then as it was.
     """
+    options, out, paths = options or ConvertOptions(), Path(out), [Path(bag) for bag in bags]
+    check_target(out, overwrite)
+    sizes = [_size(path) for path in paths]
+    twice = {str(path) for path in paths if [p.resolve() for p in paths].count(path.resolve()) > 1}
+    if twice:
+        raise BagError(f"{', '.join(sorted(twice))} is given more than once; its episodes would count twice")
+    plan = EpisodesFile(options.episodes)
+    plan.check(paths)
+    with _partial_folder(out, fresh) as partial:
+        tasks = [BagTask(path, partial / _fingerprint(path, contract, options)) for path in paths]
+        _remove_others(partial, tasks)
+        missing = [task for task in tasks if not part_exists(task.part)]
+        done = {task.bag: 0.0 if task in missing else 1.0 for task in tasks}
 
-    include_failures: bool = False
-    overwrite: bool = False
-    namespace: str = ""
-    max_stale_share: float = 0.05
-    min_steps: int = 5
-    codec: str | None = None
+        def on_progress(number: int, messages: int, total: int) -> None:
+            done[missing[number].bag] = messages / max(1, total)
+            if progress is not None:
+                progress(int(sum(size * done[path] for size, path in zip(sizes, paths, strict=True))), sum(sizes))
 
-
-def convert(bags: Sequence[str | Path], out: str | Path, contract: Contract, options: ConvertOptions | None = None,
-            progress: Callable[[int, int], None] | None = None) -> ConversionReport:
-    """Convert ``bags`` into one data set at ``out``; ``progress(done, total)`` counts messages.
-
-    Raises BagError, WriteError or another CorftError; ``out`` is then left as it was.
-    """
-    options = options or ConvertOptions()
-    report = ConversionReport()
-    source = {"bags": [str(Path(bag)) for bag in bags], "options": vars(options) | {}}
-
-    def episodes() -> Iterator[Episode]:
-        for bag in bags:
-            yield from BagConverter(contract, options, report).episodes(Path(bag), progress)
-        if report.kept == 0:
-            raise BagError(_no_episode(report, options))
-
-    write_dataset(out, episodes(), contract, overwrite=options.overwrite, source=source, report=report.to_dict,
-                  codec=options.codec)
+        failed = {missing[number].bag: error
+                  for number, error in convert_bags(missing, contract, options, jobs, on_progress).items()}
+        if len(failed) == len(paths):
+            shutil.rmtree(partial)
+            raise failed[paths[0]]
+        kept = [task.part for task in tasks if task.bag not in failed]
+        lost = [{"path": str(path), "reason": str(error)} for path, error in failed.items()]
+        seen = [part_report(part) for part in kept]
+        report = reports.summary(seen, sorted(lost, key=lambda bag: bag["path"]))
+        report["notes"] += plan.unused({name for bag in seen for name in bag["plan_used"]})
+        if report["episodes_kept"] == 0:
+            shutil.rmtree(partial)
+            raise BagError(_no_episode(report, options, contract))
+        source = {"bags": [str(path) for path in paths], "options": asdict(options)}
+        with new_dataset(out, overwrite, within=partial) as temporary:
+            join_parts(temporary, kept, contract, source, report)
+            files.write_text(temporary / fmt.REPORT_PAGE_PATH, page(report))
+        shutil.rmtree(partial)
     return report
 
 
-class BagConverter:
-    """Converts one recording into episodes."""
+def partial_folder(out: str | Path) -> Path:
+    """Where an unfinished conversion to ``out`` keeps its finished bags."""
+    out = Path(out)
+    return out.with_name(out.name + ".partial")
 
-    def __init__(self, contract: Contract, options: ConvertOptions, report: ConversionReport) -> None:
-        self._contract, self._options, self._report = contract, options, report
-        self._aligner = Aligner(contract, HISTORY_S)
-        self._clock = SourceClock()
-        self._cutter = EpisodeCutter()
-        self._sampler: EpisodeSampler | None = None
-        self._newest_ns = 0
-        self._uses_headers = any(contract.stream(name).stamp == "header" for name in
-                                 ("joint_state", *(camera.name for camera in contract.cameras)))
 
-    def episodes(self, path: Path, progress: Callable[[int, int], None] | None = None) -> Iterator[Episode]:
-        """Episodes of the recording at ``path``, in order, those that the options keep."""
-        with Bag(path) as bag:
-            streams = resolve_topics(self._contract, bag.topics, path, self._options.namespace)
-            for topic, name in streams.items():
-                self._report.meters.setdefault(name, StreamMeter(topic, bag.topics[topic][0]))
-            wanted = set(streams) | ({CLOCK_TOPIC} & set(bag.topics))
-            total = sum(bag.topics[topic][1] for topic in wanted)
-            for done, item in enumerate(bag.messages(wanted), start=1):
-                if progress is not None and (done % 200 == 0 or done == total):
-                    progress(done, total)
-                yield from self._take(item, streams, path)
-                if self._sampler is not None:
-                    self._sampler.advance(self._newest_ns - LATENESS_NS)
-                    if self._sampler.span.closed and self._sampler.complete:
-                        yield from self._finish(path)
-            self._cutter.finish()
-            yield from self._finish(path)
-            self._report.bags.append({"path": str(path), "bytes": bag.size_bytes, "messages": total})
-            if self._clock.differs:
-                self._report.notes.append(f"{path.name}: recorder and headers use different clocks; reception times "
-                                          "were mapped to the header clock")
-            if self._cutter.ignored:
-                self._report.notes.append(f"{path.name}: {self._cutter.ignored} episode events outside an episode")
-
-    def _take(self, item: BagMessage, streams: dict[str, str], path: Path) -> Iterator[Episode]:
-        """Push one message; a START yields the episode before it."""
-        if item.topic == CLOCK_TOPIC:
-            time = item.message.clock
-            self._clock.observe(item.receive_ns, int(time.sec) * 1_000_000_000 + int(time.nanosec))
-            return
-        name = streams[item.topic]
-        header_ns = header_stamp_ns(item.message)
-        if name == "joint_state" and header_ns is not None:
-            self._clock.observe(item.receive_ns, header_ns)
-        stamp_ns = self._stamp(name, item.receive_ns, header_ns)
-        if stamp_ns is None:
-            self._reject(f"{name}: received before the first message that tells the time of the headers")
-            return
-        self._newest_ns = max(self._newest_ns, stamp_ns)
-        self._report.meters[name].add(stamp_ns, self._cutter.current is not None)
+@contextmanager
+def _partial_folder(out: Path, fresh: bool) -> Iterator[Path]:
+    """The partial folder, ours alone until the block ends; it is removed again when nothing worth keeping is in it."""
+    partial = partial_folder(out)
+    new = [folder for folder in (partial, *partial.parents) if not folder.exists()]
+    partial.mkdir(parents=True, exist_ok=True)
+    with (partial / "lock").open("w") as lock:
         try:
-            if name != "episode_event":
-                self._aligner.push(name, stamp_ns, item.message)
-                return
-            if int(item.message.kind) == START:
-                self._cutter.finish()
-                yield from self._finish(path)
-            self._cutter.push(stamp_ns, item.message)
-        except MessageError as error:
-            self._reject(f"{name}: {error}")
-            return
-        span = self._cutter.current
-        if span is not None and self._sampler is None:
-            # A command from before START belongs to the reset, not to the demonstration.
-            self._aligner.clear_commands(span.start_ns)
-            self._sampler = EpisodeSampler(self._contract, self._aligner, span)
-
-    def _stamp(self, name: str, receive_ns: int, header_ns: int | None) -> int | None:
-        """A sample's time on the one clock of all streams: its header's where the contract says so and it is set."""
-        if not self._uses_headers:
-            return receive_ns
-        if self._contract.stream(name).stamp == "header" and header_ns is not None:
-            return header_ns
-        return self._clock.stamp_ns(receive_ns)
-
-    def _finish(self, path: Path) -> Iterator[Episode]:
-        """Take the remaining ticks of the sampled episode, decide whether to keep it and note it in the report."""
-        sampler, self._sampler = self._sampler, None
-        if sampler is None:
-            return
-        span, counts = sampler.span, sampler.counts
-        if span.end_ns is not None:
-            sampler.advance(span.end_ns + self._contract.step_ns)
-        reason = self._reason(sampler)
-        origin: dict[str, object] = {
-            "bag": path.name, "start_ns": span.start_ns, "end_ns": span.end_ns, "operator_id": span.operator_id,
-            "outcome": span.outcome, "idle_steps": counts.idle, "stale_steps": counts.stale,
-            "waiting_steps": counts.waiting}
-        self._report.episodes.append(
-            {"kept": reason is None, "reason": reason, "scene_id": span.scene_id, "instruction": span.instruction,
-             "steps": counts.kept if reason is None else 0} | origin)
-        if reason is not None:
-            logger.info("episode %s left out: %s", span.scene_id, reason)
-            return
-        episode = sampler.episode(origin)
-        for name in self._aligner.observation_streams:
-            self._report.add_ages(name, episode.columns[f"source.{name}.age_s"].astype(np.float32))
-        yield episode
-
-    def _reason(self, sampler: EpisodeSampler) -> str | None:
-        """Why an episode is left out, None to keep it."""
-        span, counts = sampler.span, sampler.counts
-        if span.outcome in ("unfinished", "discarded"):
-            return span.outcome
-        if span.outcome != "success" and not self._options.include_failures:
-            return span.outcome
-        if counts.kept == 0 and counts.waiting:
-            return f"no step with all streams; waited for {', '.join(sampler.awaited)}"
-        if counts.kept < self._options.min_steps:
-            return f"shorter than {self._options.min_steps} steps after trimming {counts.idle} idle ones"
-        if counts.stale > self._options.max_stale_share * counts.kept:
-            return "samples too old on more than " + f"{100 * self._options.max_stale_share:g} % of the steps"
-        return None
-
-    def _reject(self, reason: str) -> None:
-        self._report.rejected_messages[reason] = self._report.rejected_messages.get(reason, 0) + 1
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise WriteError(f"another conversion to {out} is running. Wait for it, or choose another folder."
+                             ) from error
+        try:
+            _clear(partial, parts=fresh)
+            yield partial
+        finally:
+            if partial.exists():
+                _clear(partial, parts=False)
+                if not any(entry.is_dir() for entry in partial.iterdir()):
+                    shutil.rmtree(partial)
+                    for folder in new[1:]:
+                        if folder.exists() and not any(folder.iterdir()):
+                            folder.rmdir()
 
 
-def _no_episode(report: ConversionReport, options: ConvertOptions) -> str:
-    if not report.episodes:
-        why = ("the bags hold no EpisodeEvent START. Mark episodes while recording: START, SUCCESS or FAILURE, STOP "
-               "on the episode_event topic.")
+def _clear(partial: Path, parts: bool) -> None:
+    """Remove what killed runs left half done, and the ``parts`` too if asked."""
+    for entry in partial.iterdir():
+        if entry.is_dir() and (parts or entry.name.startswith(".")):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _remove_others(partial: Path, tasks: Sequence[BagTask]) -> None:
+    """Remove parts of other bags, options, contracts or versions: nobody will ask for them again."""
+    names = {task.part.name for task in tasks}
+    for entry in partial.iterdir():
+        if entry.is_dir() and entry.name not in names:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _size(bag: Path) -> int:
+    if not bag.exists():
+        raise BagError(f"there is no bag at {bag}. Record one with: ros2 bag record --storage mcap -o BAG --topics …")
+    return sum(path.stat().st_size for path in _files(bag))
+
+
+def _files(bag: Path) -> list[Path]:
+    return [bag] if bag.is_file() else sorted(path for path in bag.iterdir() if path.is_file())
+
+
+def _fingerprint(bag: Path, contract: Contract, options: ConvertOptions) -> str:
+    """Names the part of a bag by all that decides its content; a bag's files by name, size and time of change."""
+    listed = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _files(bag)]
+    text = json.dumps([PART_VERSION, str(bag), listed, asdict(options), contract.to_dict(), software_versions()],
+                      sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _no_episode(report: dict[str, Any], options: ConvertOptions, contract: Contract) -> str:
+    left_out: dict[str, int] = report["left_out"]
+    if not report["episodes"] and contract.episodes == "events":
+        why = ("the bags hold no episode START event. Mark episodes while recording: START, SUCCESS or FAILURE, STOP "
+               "on the episode_event topic; or write `episodes: bag` into the contract when every bag is one episode; "
+               "or list time ranges with --episodes FILE.")
     else:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in report.reasons().items())
-        why = f"of {len(report.episodes)} episodes none succeeded and could be used ({reasons})."
-        if not options.include_failures and {"failure", "unlabelled"} & report.reasons().keys():
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in left_out.items())
+        why = f"of {report['episodes_seen']} episodes none succeeded and could be used ({reasons})."
+        if not options.include_failures and {"failure", "unlabelled"} & left_out.keys():
             why += " --include-failures keeps failed episodes too."
-    rejected = "".join(f"\n  rejected {count} messages: {why}" for why, count in report.rejected_messages.items())
-    return f"no episode to convert: {why}{rejected}"
+    lines = [f"rejected {count} messages: {reason}" for reason, count in report["rejected_messages"].items()]
+    lines += [*report["notes"], *report["damage"], *(f"{bag['path']}: {bag['reason']}" for bag in report["lost_bags"])]
+    return "".join([f"no episode to convert: {why}", *(f"\n  {line}" for line in lines)])

@@ -165,7 +165,7 @@ class LeRobotWriter:
         self._write_json(fmt.INFO_PATH, info)
         self._write_json(fmt.STATS_PATH, totals)
         self._write_json(fmt.CONTRACT_PATH, self._contract.to_dict())
-        self._write_json(fmt.SOURCE_PATH, source | {"versions": _versions()})
+        self._write_json(fmt.SOURCE_PATH, source | {"versions": software_versions()})
         self._write_json(fmt.EPISODES_SIDE_PATH, self._side)
         if report is not None:
             self._write_json(fmt.REPORT_PATH, report)
@@ -230,7 +230,8 @@ def _stats_row(feature: str, statistics: Statistics) -> dict[str, Any]:
     return {f"stats/{feature}/{name}": value for name, value in statistics.items()}
 
 
-def _versions() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
+    """What decides the bytes besides the recording: Python and the packages that read, compute and encode."""
     found = {"python": platform.python_version()}
     for package in ("corft_core", "numpy", "pyarrow", "av", "rosbags", "rosbags-image", "opencv-python-headless"):
         try:

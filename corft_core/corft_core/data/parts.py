@@ -25,6 +25,8 @@ from corft_core.data.lerobot_writer import StoredEpisode
 from corft_core.data.video import VideoPiece, default_codec
 from corft_core.data.video_writer import EpisodeEncoder
 
+PART_VERSION = 1
+"""To be raised when the same bag, options and contract give other bytes than before."""
 _INDEX = "part.json"
 _HISTOGRAM = "histogram/"
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +14,14 @@ from numpy.typing import NDArray
 
 from corft_core.contract import Contract
 from corft_core.data.align import AlignedObservation, Aligner
+from corft_core.data.commands import command_moves
 from corft_core.data.episode import Episode
 from corft_core.data.episodes import EpisodeSpan
 
-# The command moves when it leaves its first value by more than this; encoder noise and rounding stay below.
-MOVING_RAD = 0.005
-MOVING_OPENING = 0.02
+PREFETCH_STEPS = 4
+"""Images are decoded on the pool's threads this many ticks before they are used."""
+
+FrameSink = Callable[[dict[str, NDArray[np.uint8]]], None]
 
 
 @dataclass
@@ -35,24 +41,36 @@ class EpisodeSampler:
     """Samples one running episode. Call ``advance`` with how far the recording is known, then ``episode``.
 
     Tick k lies at the START event plus k steps. The observation is as of the tick, the action is the command in force
-    one step later. Ticks before all streams are present, and leading ones whose command stands still, are left out.
+    one step later. Ticks before all streams are present, and leading ones whose command stands still (unless
+    ``keep_idle``), are left out. Each kept tick's frames go to ``sink`` at once; only numbers are kept here.
     """
 
-    def __init__(self, contract: Contract, aligner: Aligner, span: EpisodeSpan) -> None:
+    def __init__(self, contract: Contract, aligner: Aligner, span: EpisodeSpan, sink: FrameSink, *,
+                 pool: Executor | None = None, keep_idle: bool = False) -> None:
         self.span = span
         self.counts = SamplingCounts()
         self.awaited: list[str] = []
-        self._contract, self._aligner = contract, aligner
-        self._next_ns = span.start_ns
+        self._contract, self._aligner, self._sink, self._pool = contract, aligner, sink, pool
+        self._keep_idle = keep_idle
+        self._next_ns = self._prefetched_ns = span.start_ns
         self._held: NDArray[np.float64] | None = None  # the first command, which an idle operator holds
         self._last_values: dict[str, Any] = {}
-        self._observations: list[AlignedObservation] = []
-        self._actions: list[NDArray[np.float64]] = []
+        self._integers: dict[str, array[int]] = defaultdict(lambda: array("q"))
+        self._reals: dict[str, array[float]] = defaultdict(lambda: array("d"))
 
     def advance(self, known_ns: int) -> None:
-        """Take all ticks whose action lies at or before ``known_ns`` and that lie before the episode's end."""
-        step_ns = self._contract.step_ns
-        while self._next_ns + step_ns <= known_ns and (self.span.end_ns is None or self._next_ns < self.span.end_ns):
+        """Take all ticks whose action lies at or before ``known_ns`` and that lie before the episode's end.
+
+        The newest ``PREFETCH_STEPS`` of them are only prepared, unless the episode's end is among them.
+        """
+        step_ns, end_ns = self._contract.step_ns, self.span.end_ns
+        while self._prefetched_ns + step_ns <= known_ns and (end_ns is None or self._prefetched_ns < end_ns):
+            if self._pool is not None:
+                self._aligner.prefetch(self._prefetched_ns, self._pool)
+            self._prefetched_ns += step_ns
+        ended = end_ns is not None and self._prefetched_ns >= end_ns
+        until_ns = self._prefetched_ns - (0 if ended or self._pool is None else PREFETCH_STEPS * step_ns)
+        while self._next_ns < until_ns:
             self._tick(self._next_ns, step_ns)
             self._next_ns += step_ns
 
@@ -69,35 +87,38 @@ class EpisodeSampler:
             self.awaited = observation.missing
             return
         values = self._last_values = self._last_values | observation.values
-        if not self._observations:
+        if not self.counts.kept:
             if self._held is None:
                 self._held = self._aligner.action(tick_ns)
-            if action is None or not _moves(action, values["joint_state"] if self._held is None else self._held):
+                if self._held is None and self._contract.action_space == "joint":
+                    self._held = values["joint_state"]
+            if action is None or not (self._keep_idle or command_moves(self._contract, action, self._held)):
                 self.counts.idle += 1
                 return
         assert action is not None, "commands hold until cleared"
         self.counts.stale += bool(observation.missing)
-        observation.values = values
-        self._observations.append(observation)
-        self._actions.append(action)
         self.counts.kept += 1
+        self._record(observation, self._aligner.state(values), action)
+        self._sink({camera.name: values[camera.name] for camera in self._contract.cameras})
 
-    def episode(self, origin: dict[str, object]) -> Episode:
-        """The kept ticks as an Episode; at least one must have been kept."""
-        streams = self._aligner.observation_streams
-        seen = self._observations
-        columns: dict[str, NDArray[np.generic]] = {"source.tick_ns": np.array([o.tick_ns for o in seen], np.int64)}
-        for name in streams:
-            columns[f"source.{name}.stamp_ns"] = np.array([o.stamps_ns[name] for o in seen], np.int64)
-            columns[f"source.{name}.age_s"] = np.array([o.ages_s[name] for o in seen], np.float32)
+    def _record(self, observation: AlignedObservation, state: NDArray[np.float64], action: NDArray[np.float64]) -> None:
+        self._integers["source.tick_ns"].append(observation.tick_ns)
+        for name in self._aligner.observation_streams:
+            self._integers[f"source.{name}.stamp_ns"].append(observation.stamps_ns[name])
+            self._reals[f"source.{name}.age_s"].append(observation.ages_s[name])
+        self._reals["state"].extend(state)
+        self._reals["action"].extend(action)
+
+    def episode(self, instruction: str, origin: dict[str, object]) -> Episode:
+        """The kept ticks as an Episode whose images went to the sink; at least one must have been kept."""
+        columns: dict[str, NDArray[np.generic]] = {"source.tick_ns": np.array(self._integers["source.tick_ns"])}
+        for name in self._aligner.observation_streams:
+            columns[f"source.{name}.stamp_ns"] = np.array(self._integers[f"source.{name}.stamp_ns"])
+            columns[f"source.{name}.age_s"] = np.array(self._reals[f"source.{name}.age_s"], np.float32)
         return Episode(
-            images={c.name: np.stack([o.values[c.name] for o in seen]) for c in self._contract.cameras},
-            state=np.stack([o.values["joint_state"] for o in seen]).astype(np.float32),
-            action=np.stack(self._actions).astype(np.float32),
-            instruction=self.span.instruction, success=self.span.outcome == "success", scene_id=self.span.scene_id,
+            images={}, state=self._vectors("state"), action=self._vectors("action"),
+            instruction=instruction, success=self.span.outcome == "success", scene_id=self.span.scene_id,
             columns=columns, origin=origin)
 
-
-def _moves(action: NDArray[np.float64], held: NDArray[np.float64]) -> bool:
-    moved = np.abs(action - held)
-    return bool(np.max(moved[:-1]) > MOVING_RAD or moved[-1] > MOVING_OPENING)
+    def _vectors(self, name: str) -> NDArray[np.float32]:
+        return np.array(self._reals[name], np.float32).reshape(self.counts.kept, -1)

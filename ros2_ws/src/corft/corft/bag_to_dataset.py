@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from corft_core.cli import run_main
+from corft_core.cli import EXIT_INTERRUPTED, EXIT_OK, run_main
 from corft_core.contract import Contract
 
+EXIT_LOSSES = 1
 EPILOG = """\
 examples:
   ros2 run corft bag_to_dataset demos/ dataset/
   ros2 run corft bag_to_dataset monday/ tuesday/ dataset/ --contract my_robot.yaml
-  ros2 run corft bag_to_dataset demos/ dataset/ --include-failures --overwrite
+  ros2 run corft bag_to_dataset demos/* dataset/ --contract one_bag_one_episode.yaml --task "pick the cube"
+  ros2 run corft bag_to_dataset demos/ dataset/ --include-failures --max-gap-s 0.5 --overwrite
 
 BAG is a rosbag2 folder (MCAP or sqlite3) or a single .mcap or .db3 file. Episodes are cut by corft_msgs/EpisodeEvent
-(START, SUCCESS or FAILURE, STOP). OUT appears only when everything is written and checked; the report is printed and
-kept in OUT/meta/corft/report.json.
+(START, SUCCESS or FAILURE, STOP), by --episodes, or are whole bags when the contract says `episodes: bag`.
+OUT appears only when everything is written and checked. Its report is printed and kept in OUT/meta/corft/report.json
+and report.html. After an interruption, even a kill, the finished bags lie in OUT.partial and the same command goes on
+with them. The same bags, contract and options give the same bytes, whatever --jobs.
 
-exit codes: 0 converted; 2 bad input or no disk space, nothing written; 130 interrupted
+exit codes:
+  0    converted
+  1    converted with losses: a bag or episode is missing because of damage, gaps or old samples; the report names them
+  2    bad input, nothing written
+  3    no disk space, nothing written; finished bags are kept in OUT.partial
+  130  interrupted; finished bags are kept in OUT.partial
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """Command line of bag_to_dataset."""
+    from corft_core.data.bag_converter import ConvertOptions
+    from corft_core.data.video import CODECS
+
+    defaults = ConvertOptions()
     result = argparse.ArgumentParser(
         prog="bag_to_dataset", description="Convert recorded demonstrations into a LeRobot v3 data set.",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -34,40 +50,92 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("out", metavar="OUT", help="folder of the data set, made by this command")
     result.add_argument("--contract", metavar="FILE", help="the robot's contract (default: the Panda cell's)")
     result.add_argument("--namespace", default="", metavar="NS", help="namespace of the robot's topics in the bag")
-    result.add_argument("--include-failures", action="store_true", help="keep failed episodes too, with zero reward")
-    result.add_argument("--overwrite", action="store_true", help="replace OUT when it exists")
-    result.add_argument("--max-stale-share", type=float, default=0.05, metavar="S",
-                        help="leave out episodes with a larger share of steps on which a sample is older than the "
-                             "contract's max_age_s (default: %(default)s)")
-    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    episodes = result.add_argument_group("which episodes and steps")
+    episodes.add_argument("--episodes", metavar="FILE", help="YAML of episodes by time range and of exclusions")
+    episodes.add_argument("--exclude", action="append", default=[], metavar="WHAT",
+                          help="leave out an episode or a stretch of time: BAG:3 (its episode 3, from 0), "
+                               "BAG:2.0-4.5 (seconds from its start) or a scene id; may be repeated")
+    episodes.add_argument("--include-failures", action="store_true", help="keep failed episodes too, with zero reward")
+    episodes.add_argument("--task", default="", metavar="TEXT", help="instruction of episodes recorded without one")
+    episodes.add_argument("--outcome", choices=("success", "failure"), default="success",
+                          help="label of bags that are one episode each (default: %(default)s)")
+    episodes.add_argument("--keep-idle", action="store_true", help="keep leading steps with a resting command")
+    episodes.add_argument("--max-stale-share", type=float, default=defaults.max_stale_share, metavar="S",
+                          help="leave out episodes with a larger share of steps on which a sample is older than the "
+                               "contract's max_age_s (default: %(default)s)")
+    episodes.add_argument("--max-gap-s", type=float, metavar="S",
+                          help="leave out episodes in which an observed stream pauses for longer (default: no limit)")
+    run = result.add_argument_group("how to run")
+    run.add_argument("--jobs", type=int, metavar="N",
+                     help="bags converted at the same time (default: the number of cores)")
+    run.add_argument("--codec", choices=tuple(CODECS), help="video encoder (default: the first that PyAV has)")
+    run.add_argument("--overwrite", action="store_true", help="replace OUT when it exists")
+    run.add_argument("--fresh", action="store_true", help="start anew instead of going on with OUT.partial")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = parser().parse_args(argv)
-    if argv is None:  # as a program: SIGTERM ends it as Ctrl-C does, with nothing left behind
+    if argv is None:  # as a program: SIGTERM ends it as Ctrl-C does
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return run_main(lambda: _convert(arguments))
+    code = run_main(lambda: _convert(arguments))
+    if code == EXIT_INTERRUPTED:
+        from corft_core.data.convert import partial_folder
+
+        if partial_folder(arguments.out).exists():
+            print(f"the finished bags are kept in {partial_folder(arguments.out)}: run the same command again to go "
+                  "on, add --fresh to start anew, or delete the folder", file=sys.stderr)
+    return code
 
 
 def _convert(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from corft_core.data.convert import ConvertOptions, convert
+    from corft_core.data.bag_converter import ConvertOptions
+    from corft_core.data.convert import convert
+    from corft_core.data.report import losses, text
 
     contract = Contract.load(arguments.contract or default_contract())
-    options = ConvertOptions(include_failures=arguments.include_failures, overwrite=arguments.overwrite,
-                             namespace=arguments.namespace, max_stale_share=arguments.max_stale_share)
-    with tqdm(unit="message", disable=arguments.quiet or None, desc="converting") as bar:
+    options = ConvertOptions(
+        include_failures=arguments.include_failures, namespace=arguments.namespace, keep_idle=arguments.keep_idle,
+        max_stale_share=arguments.max_stale_share, max_gap_s=arguments.max_gap_s, codec=arguments.codec,
+        task=arguments.task, outcome=arguments.outcome, episodes=_episodes(arguments.episodes, arguments.exclude),
+        joint_limits_rad=_joint_limits(contract))
+    with tqdm(unit="B", unit_scale=True, disable=arguments.quiet or None, desc="converting") as bar:
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        report = convert(arguments.bags, arguments.out, contract, options, progress)
-    print(report.text())
+        report = convert(arguments.bags, arguments.out, contract, options, jobs=arguments.jobs or os.cpu_count() or 1,
+                         overwrite=arguments.overwrite, fresh=arguments.fresh, progress=progress)
+    print(text(report))
     print(f"data set: {Path(arguments.out)}")
-    return 0
+    return EXIT_LOSSES if losses(report) else EXIT_OK
+
+
+def _episodes(file: str | None, exclude: Sequence[str]) -> dict[str, Any] | None:
+    """Content of the episodes file with the --exclude arguments appended; None when there is nothing."""
+    import yaml
+
+    from corft_core.data.episodes_file import EpisodesFile
+
+    content: dict[str, Any] = {}
+    if file is not None:
+        EpisodesFile.load(file)  # raises with the file's name
+        content = yaml.safe_load(Path(file).read_text()) or {}
+    if exclude:
+        content["exclude"] = [*(content.get("exclude") or []), *map(_exclusion, exclude)]
+    return content or None
+
+
+def _exclusion(text: str) -> dict[str, Any]:
+    if match := re.fullmatch(r"(.+):(\d+)", text):
+        return {"bag": match[1], "episode": int(match[2])}
+    if match := re.fullmatch(r"(.+):(\d+(?:\.\d*)?)-(\d+(?:\.\d*)?)", text):
+        return {"bag": match[1], "from_s": float(match[2]), "to_s": float(match[3])}
+    return {"scene_id": text}
 
 
 def default_contract() -> Path:
@@ -75,6 +143,18 @@ def default_contract() -> Path:
     from ament_index_python.packages import get_package_share_directory
 
     return Path(get_package_share_directory("corft")) / "config" / "panda_cell" / "contract.yaml"
+
+
+def _joint_limits(contract: Contract) -> tuple[tuple[float, ...], ...] | None:
+    """Lower and upper limits [rad] of the description's joints; None where it is not installed or has none."""
+    from corft_core.planning.description import resolve_description
+    from corft_core.planning.interface import PlanningError
+
+    try:
+        limits = resolve_description(contract.robot.description).position_limits(contract.robot.joints)
+    except PlanningError:
+        return None
+    return tuple(tuple(float(value) for value in row) for row in limits)
 
 
 if __name__ == "__main__":

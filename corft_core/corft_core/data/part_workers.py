@@ -1,0 +1,154 @@
+"""Bags shared out among processes. Tasks and replies are lines of JSON; a worker ends when its parent does."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from corft_core.contract import Contract
+from corft_core.data.bag_converter import ConvertOptions, convert_bag
+from corft_core.data.store import NoSpaceError, disk_errors
+from corft_core.errors import CorftError
+
+TaskProgress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class BagTask:
+    """A recording and the part that it becomes."""
+
+    bag: Path
+    part: Path
+
+
+def convert_bags(tasks: Sequence[BagTask], contract: Contract, options: ConvertOptions, jobs: int,
+                 progress: TaskProgress) -> dict[int, CorftError]:
+    """Convert each task's bag, ``jobs`` at a time; ``progress(task, done, total)`` counts a task's messages.
+
+    Returns the tasks whose bag could not be converted, with the reason. A full disk or a programming error ends all.
+    """
+    if min(jobs, len(tasks)) <= 1:
+        return _here(tasks, contract, options, progress)
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(len(tasks)):
+        waiting.put(number)
+    failed: dict[int, CorftError] = {}
+    workers = [_Worker(contract, options) for _ in range(min(jobs, len(tasks)))]
+
+    def serve(worker: _Worker) -> None:
+        while True:
+            try:
+                number = waiting.get_nowait()
+            except queue.Empty:
+                return
+            error = worker.convert(tasks[number], lambda done, total: progress(number, done, total))  # noqa: B023
+            if isinstance(error, NoSpaceError):
+                raise error
+            if error is not None:
+                failed[number] = error
+
+    pool = ThreadPoolExecutor(len(workers))
+    try:
+        for future in [pool.submit(serve, worker) for worker in workers]:
+            future.result()
+    finally:
+        for worker in workers:
+            worker.kill()
+        pool.shutdown()
+    return failed
+
+
+def _here(tasks: Sequence[BagTask], contract: Contract, options: ConvertOptions,
+          progress: TaskProgress) -> dict[int, CorftError]:
+    failed: dict[int, CorftError] = {}
+    for number, task in enumerate(tasks):
+        try:
+            _convert(task, contract, options, lambda done, total: progress(number, done, total))  # noqa: B023
+        except NoSpaceError:
+            raise
+        except CorftError as error:
+            failed[number] = error
+    return failed
+
+
+def _convert(task: BagTask, contract: Contract, options: ConvertOptions, progress: Callable[[int, int], None]) -> None:
+    with disk_errors(task.part.parent, "the bags that were finished are kept there"):
+        convert_bag(task.bag, task.part, contract, options, progress)
+
+
+class _Worker:
+    def __init__(self, contract: Contract, options: ConvertOptions) -> None:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self._process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+        self._send({"contract": contract.to_dict(), "options": asdict(options)})
+
+    def convert(self, task: BagTask, progress: Callable[[int, int], None]) -> CorftError | None:
+        self._send({"bag": str(task.bag), "part": str(task.part)})
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            reply = json.loads(line)
+            if "total" in reply:
+                progress(reply["done"], reply["total"])
+            elif "crash" in reply:
+                raise RuntimeError(f"converting {task.bag} failed:\n{reply['crash']}")
+            elif "error" in reply:
+                return NoSpaceError(reply["error"]) if reply["no_space"] else CorftError(reply["error"])
+            else:
+                return None
+        raise RuntimeError(f"the process that converted {task.bag} ended with code {self._process.wait()}; "
+                           "is there enough memory? Run again with a smaller --jobs")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _send(self, value: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(value) + "\n")
+        self._process.stdin.flush()
+
+
+def _serve() -> None:
+    """Take tasks from standard input until it closes, which it does when the parent ends, however it ends."""
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever libraries print must not get between the replies
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+
+    def reply(**value: object) -> None:
+        replies.write(json.dumps(value) + "\n")
+
+    first = json.loads(lines.get())
+    contract = Contract.from_dict(first["contract"])
+    options = ConvertOptions(**first["options"])
+    while True:
+        task = json.loads(lines.get())
+        try:
+            _convert(BagTask(Path(task["bag"]), Path(task["part"])), contract, options,
+                     lambda done, total: reply(done=done, total=total))
+            reply(finished=True)
+        except CorftError as error:
+            reply(error=str(error), no_space=isinstance(error, NoSpaceError))
+        except Exception:
+            reply(crash=traceback.format_exc())
+
+
+if __name__ == "__main__":
+    _serve()
