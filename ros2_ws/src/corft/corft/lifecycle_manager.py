@@ -1,7 +1,7 @@
 """lifecycle_manager: configures and activates the graph's lifecycle nodes in order, and keeps them up.
 
-A node that comes back unconfigured (respawned after a crash) is configured and activated again; one that somebody
-deactivated by hand is left alone. When the first bring-up fails for good the manager says which node failed and
+A node that comes back unconfigured (respawned after a crash) is configured and activated again, whatever the others do
+meanwhile; one that somebody deactivated by hand is left alone. When the first bring-up fails for good the manager says which node failed and
 why, and exits with code 1. On SIGINT and SIGTERM it deactivates the nodes in reverse order.
 Services: `~/is_active`, `~/start`, `~/stop` (std_srvs/Trigger).
 """
@@ -92,20 +92,32 @@ class LifecycleManager(CorftNode):
             return (Diagnosis(OK, f"all {len(self._names)} nodes active", self._states),)
         return (Diagnosis(WARN if self._wanted else OK, ", ".join(down), self._states),)
 
-    # Worker thread
+    # Worker threads
 
     def _manage(self) -> None:
-        while not self._stopping.wait(0.0 if not self._came_up and self._wanted else self.param("watch_period")):
+        while not self._stopping.is_set():
             if not self._wanted:
                 self._deactivate_all(1.0)
-                self._came_up = False
                 self._stopping.wait(self.param("watch_period"))
-                continue
-            up = [self._ensure(name) for name in self._names] if self._came_up else self._bring_up()
-            if all(up) and not self._came_up:
+            elif all(self._bring_up()):
                 self._came_up = True
                 self.get_logger().info(f"all nodes are active: {', '.join(self._names)}")
+                self._watch_all()
+                self._came_up = False
         self._deactivate_all(1.0)
+
+    def _watch_all(self) -> None:
+        """Keep the nodes up, each in a thread of its own: one that takes long to come back delays no other."""
+        def watch(name: str) -> None:
+            while self._wanted and not self._stopping.wait(self.param("watch_period")):
+                self._ensure(name)
+
+        threads = [threading.Thread(target=watch, args=(name,), name=f"watch {name}", daemon=True)
+                   for name in self._names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def _bring_up(self) -> list[bool]:
         """Nodes in order; a later one waits for those before it."""
