@@ -33,6 +33,7 @@ REWARD, DONE, TRUNCATED, SUCCESS = "next.reward", "next.done", "next.truncated",
 STEP_COLUMNS = (STATE, ACTION, REWARD, DONE, TRUNCATED, SUCCESS)
 _INDEX_FEATURES = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64",
                    "task_index": "int64"}
+INDEX_COLUMNS = tuple(_INDEX_FEATURES)
 Feature = dict[str, Any]
 
 
