@@ -55,6 +55,7 @@ class EpisodeSampler:
         self._next_ns = self._prefetched_ns = span.start_ns
         self._held: NDArray[np.float64] | None = None  # the first command, which an idle operator holds
         self._last_values: dict[str, Any] = {}
+        self._last_stamps_ns: dict[str, int] = {}
         self._integers: dict[str, array[int]] = defaultdict(lambda: array("q"))
         self._reals: dict[str, array[float]] = defaultdict(lambda: array("d"))
 
@@ -84,9 +85,10 @@ class EpisodeSampler:
         action = self._aligner.action(tick_ns + step_ns)
         if not self._last_values and observation.missing:
             self.counts.waiting += 1
-            self.awaited = observation.missing
+            self.awaited = [self._described(name, observation) for name in observation.missing]
             return
         values = self._last_values = self._last_values | observation.values
+        self._last_stamps_ns |= observation.stamps_ns
         if not self.counts.kept:
             if self._held is None:
                 self._held = self._aligner.action(tick_ns)
@@ -98,14 +100,20 @@ class EpisodeSampler:
         assert action is not None, "commands hold until cleared"
         self.counts.stale += bool(observation.missing)
         self.counts.kept += 1
-        self._record(observation, self._aligner.state(values), action)
+        self._record(tick_ns, self._aligner.state(values), action)
         self._sink({camera.name: values[camera.name] for camera in self._contract.cameras})
 
-    def _record(self, observation: AlignedObservation, state: NDArray[np.float64], action: NDArray[np.float64]) -> None:
-        self._integers["source.tick_ns"].append(observation.tick_ns)
+    def _described(self, name: str, observation: AlignedObservation) -> str:
+        lacking = [joint for joint in self._contract.joint_names if joint not in observation.joint_ages_s]
+        if name == "joint_state" and 0 < len(lacking) < len(self._contract.joint_names):
+            return f"joint_state, which lacks {', '.join(lacking)}"
+        return name
+
+    def _record(self, tick_ns: int, state: NDArray[np.float64], action: NDArray[np.float64]) -> None:
+        self._integers["source.tick_ns"].append(tick_ns)
         for name in self._aligner.observation_streams:
-            self._integers[f"source.{name}.stamp_ns"].append(observation.stamps_ns[name])
-            self._reals[f"source.{name}.age_s"].append(observation.ages_s[name])
+            self._integers[f"source.{name}.stamp_ns"].append(self._last_stamps_ns[name])
+            self._reals[f"source.{name}.age_s"].append((tick_ns - self._last_stamps_ns[name]) * 1e-9)
         self._reals["state"].extend(state)
         self._reals["action"].extend(action)
 
