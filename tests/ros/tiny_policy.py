@@ -23,12 +23,15 @@ REACH_RAD = 0.02
 def make_tiny_checkpoint(folder: Path, contract: Contract) -> Path:
     """Write a checkpoint for `contract` whose actions are the measured joints ± REACH_RAD."""
     torch.manual_seed(0)
-    joints = len(contract.robot.joints)
-    chunk = (HORIZON, joints)
-    reach = np.full(chunk, REACH_RAD / 2)
+    home = np.append(contract.robot.home_rad, 0.5)
+    reach = np.full((HORIZON, len(contract.action_names)), REACH_RAD / 2)
+    mean, scale, low, high = 0.0 * reach, reach / 2, -reach, reach.copy()
+    mean[:, -1] = scale[:, -1] = 0.5
+    low[:, -1], high[:, -1] = 0.0, 1.0
     statistics = Statistics(
-        representation="relative", state_mean=np.array(contract.robot.home_rad), state_scale=np.ones(joints),
-        action_mean=np.zeros(chunk), action_scale=reach / 2, action_low=-reach, action_high=reach, samples=1)
+        representation="relative", state_gripper=contract.state_gripper, action_gripper=contract.action_gripper,
+        state_mean=home, state_scale=np.append(np.ones(len(home) - 1), 0.5), action_mean=mean, action_scale=scale,
+        action_low=low, action_high=high, samples=1)
     config = PolicyConfig(
         horizon=HORIZON, backbone="tiny", encoder=EncoderConfig(keypoints=4, value_width=4, embedding=16),
         head=HeadConfig(width=16, layers=1, flow_steps=2), critic=CriticConfig(width=8, layers=1),

@@ -47,15 +47,21 @@ def imitation_data(dataset: Any, table: ChunkTable, trained: NDArray[np.bool_], 
 
 
 def no_ops(dataset: Any, motion: float, opening: float) -> NDArray[np.bool_]:
-    """Steps (N,) that command nothing: no joint's command moves by more than `motion` [rad; units of the action in a
-    state benchmark, whose actions are displacements] since the step before, and neither the gripper's command nor its
-    measured opening by more than `opening` [0…1]: a closing gripper is waited for. An episode's first and last step
-    always count as doing something."""
-    action, opened = np.asarray(dataset.action, np.float64), np.asarray(dataset.state[:, -1], np.float64)
+    """Steps (N,) that command nothing, an episode's first and last step never among them.
+
+    No joint's command moves by more than `motion` [rad; m for tool poses; twists and the displacements of a state
+    benchmark count themselves, in their units] since the step before, and neither the gripper's command nor its
+    measured opening by more than `opening` [0…1]: a closing gripper is waited for.
+    """
+    features, action = dataset.contract, np.asarray(dataset.action, np.float64)
+    commanded, measured = features.action_gripper, features.state_gripper
     change = np.abs(np.diff(action, axis=0, prepend=action[:1]))
-    arm = np.abs(action[:, :-1]) if isinstance(dataset.contract, StateFeatures) else change[:, :-1]
-    gripper = np.maximum(change[:, -1], np.abs(np.diff(opened, append=opened[-1:])))
-    idle = (arm.max(1) <= motion) & (gripper <= opening)
+    speeds = isinstance(features, StateFeatures) or features.action_space == "tool_twist"
+    arm = (np.abs(action) if speeds else change)[:, np.arange(action.shape[1]) != commanded]
+    idle = arm.max(1) <= motion
+    if commanded is not None and measured is not None:
+        opened = np.asarray(dataset.state[:, measured], np.float64)
+        idle &= np.maximum(change[:, commanded], np.abs(np.diff(opened, append=opened[-1:]))) <= opening
     for start, end in episode_bounds(dataset.episode_index):
         idle[[start, end - 1]] = False
     return idle

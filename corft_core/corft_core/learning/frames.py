@@ -33,7 +33,7 @@ class Samples:
     imitation_valid: Tensor
     """(N, H)."""
     keyframe: Tensor
-    """(N, S − 1) motion of the state up to the next change of the gripper command, see `keyframes`."""
+    """(N, S without opening) motion of the state up to the next change of the gripper command, see `keyframes`."""
     text_index: Tensor
     """(N,) number of the frame's instruction."""
     instructions: tuple[str, ...]
@@ -72,16 +72,21 @@ class Samples:
 def keyframes(state: np.ndarray, table: ChunkTable, statistics: Statistics) -> np.ndarray:
     """State (without opening) when the gripper command changes next or the episode ends, minus the state now.
 
-    (N, S − 1), in units of a relative chunk's last step, else of the state's own deviation.
+    In units of a relative chunk's last step where the value is one of its joints, else of the state's own deviation.
+    Without a gripper the episode's end alone counts.
     """
-    closed = table.action[:, 0, -1] < 0.5
+    gripper = statistics.action_gripper
+    closed = np.zeros(len(table), bool) if gripper is None else table.action[:, 0, gripper] < 0.5
     target = np.arange(len(table))
     for row in range(len(table) - 2, -1, -1):
         if table.episode[row] == table.episode[row + 1]:
             target[row] = row + 1 if closed[row] != closed[row + 1] else target[row + 1]
-    motion = state[target, :-1] - state[:, :-1]
-    relative = statistics.representation == "relative"
-    return (motion / (statistics.action_scale[-1] if relative else statistics.state_scale)).astype(np.float32)
+    scale = statistics.state_scale.copy()
+    if statistics.representation == "relative":
+        arm = statistics.action_scale.shape[1] - (gripper is not None)
+        scale[:arm] = statistics.action_scale[-1, :arm]
+    kept = np.arange(len(scale)) != statistics.state_gripper
+    return ((state[target] - state) / scale)[:, kept].astype(np.float32)
 
 
 class CachedFrames:

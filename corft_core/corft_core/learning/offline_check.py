@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from corft_core.contract import Contract
 from corft_core.data.chunks import ChunkTable, build_chunks, episode_bounds
-from corft_core.features import StateFeatures
+from corft_core.features import Features
 from corft_core.learning.config import TrainConfig
 from corft_core.learning.prepared import check_data
 from corft_core.learning.run_folder import RunFolder
@@ -31,8 +32,9 @@ def check_policy(
     """Compare a policy with the recorded chunks at about `frames` of `rows` (N,), and at the starts of their episodes.
 
     Keys: unit; action_error [H], mean absolute error of the arm's commands at each step of the chunk; gripper_agreement
-    [H], share of steps whose gripper is commanded to the same side of half open; frames; starts, one entry an episode
-    with the critic's value (null without a critic) and the discounted return that followed.
+    [H], share of steps whose gripper is commanded to the same side of half open (null without gripper); frames;
+    starts, one entry an episode with the critic's value (null without a critic) and the discounted return that
+    followed.
     """
     some = np.flatnonzero(rows)
     some = some[:: max(1, len(some) // max(1, frames))]
@@ -42,12 +44,14 @@ def check_policy(
     error = np.abs(chunks - table.action[some])
     valid = table.valid[some]
     count = np.maximum(valid.sum(0), 1)
-    agrees = (chunks[..., -1] > 0.5) == (table.action[some][..., -1] > 0.5)
+    gripper = dataset.contract.action_gripper
+    arm = np.arange(error.shape[-1]) != gripper
+    agrees = None if gripper is None else (chunks[..., gripper] > 0.5) == (table.action[some][..., gripper] > 0.5)
     succeeded = set(table.episode[np.asarray(dataset.done, bool)].tolist())
     return {
-        "unit": "unit of the action" if isinstance(dataset.contract, StateFeatures) else "rad",
-        "action_error": _rounded((error[..., :-1].mean(-1) * valid).sum(0) / count),
-        "gripper_agreement": _rounded((agrees & valid).sum(0) / count),
+        "unit": _unit(dataset.contract),
+        "action_error": _rounded((error[..., arm].mean(-1) * valid).sum(0) / count),
+        "gripper_agreement": None if agrees is None else _rounded((agrees & valid).sum(0) / count),
         "frames": len(some),
         "starts": [
             {"episode": int(table.episode[row]), "value": None if np.isnan(v) else round(float(v), 4),
@@ -89,7 +93,9 @@ def lines(report: dict[str, Any]) -> list[str]:
     for stage, found in report["checkpoints"].items():
         error, unit = found["action_error"], found["unit"]
         line = (f"  {stage}: action error {error[0]:.3g} {unit} at the chunk's first step, {error[-1]:.3g} at its "
-                f"last; gripper agrees {np.mean(found['gripper_agreement']):.0%}")
+                "last")
+        if found["gripper_agreement"] is not None:
+            line += f"; gripper agrees {np.mean(found['gripper_agreement']):.0%}"
         if found["starts"] and found["starts"][0]["value"] is not None:
             value, realised = (float(np.mean([start[key] for start in found["starts"]])) for key in ("value", "return"))
             line += f"; value at the starts {value:.3f}, realised return {realised:.3f}"
@@ -112,6 +118,11 @@ def _act(
         chunks.append(prediction.actions)
         values.append(prediction.value)
     return np.concatenate(chunks), np.concatenate(values)
+
+
+def _unit(features: Features) -> str:
+    units = {"joint": "rad", "tool_pose": "m and entries of the rotation", "tool_twist": "m/s and rad/s"}
+    return units[features.action_space] if isinstance(features, Contract) else "unit of the action"
 
 
 def _rounded(values: NDArray) -> list[float]:

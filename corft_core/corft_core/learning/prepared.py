@@ -69,7 +69,7 @@ class Prepared:
             state = np.concatenate([state, dataset.state[imitation.rows]])
             action = np.concatenate([action, imitation.action[imitation.rows]])
             valid = np.concatenate([valid, imitation.valid[imitation.rows]])
-        statistics = Statistics.measure(state, action, valid, contract.action_representation)
+        statistics = Statistics.measure(state, action, valid, contract)
         return cls(
             dataset, contract, table, trained, imitation, statistics,
             Samples.build(dataset, table, statistics, device, imitation.action, imitation.valid),

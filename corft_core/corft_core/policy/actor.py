@@ -31,6 +31,13 @@ class Shapes:
     text_dim: int
     state_dim: int
     action_dim: int
+    gripper: bool = True
+    """Whether one of the state's values is a gripper opening."""
+
+    @property
+    def keyframe_dim(self) -> int:
+        """State values without the gripper opening."""
+        return self.state_dim - self.gripper
 
 
 class Actor(nn.Module):
@@ -42,7 +49,7 @@ class Actor(nn.Module):
             shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder
         )
         self.head = make_head(config.encoder.embedding, config.horizon, shapes.action_dim, config.head)
-        self.keyframe = nn.Linear(config.encoder.embedding, shapes.state_dim - 1)
+        self.keyframe = nn.Linear(config.encoder.embedding, shapes.keyframe_dim)
 
     def embed(self, observation: Observation) -> Tensor:
         """(B, E)."""
@@ -55,7 +62,7 @@ class Actor(nn.Module):
     def losses(
         self, observation: Observation, actions: Tensor, valid: Tensor, keyframe: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Imitation loss and error of the predicted keyframe (B, S − 1), both per sample (B,).
+        """Imitation loss and error of the predicted keyframe (B, keyframe_dim), both per sample (B,).
 
         The keyframe is the state when the gripper command changes next: every frame of an approach then teaches
         where the object is, not only the frames near it. Nothing at run time depends on it.

@@ -25,7 +25,7 @@ from corft_core.policy.backbones import Backbone, backbone_from_config
 from corft_core.policy.config import PolicyConfig
 from corft_core.policy.options import parse
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILES = ("model.safetensors", "config.json", "contract.json", "statistics.json")
 
 
@@ -56,6 +56,7 @@ def network_shapes(backbone: Backbone, contract: Features) -> Shapes:
         text_dim=backbone.text_dim,
         state_dim=len(contract.state_names),
         action_dim=len(contract.action_names),
+        gripper=contract.state_gripper is not None,
     )
 
 

@@ -21,9 +21,12 @@ from corft_core.policy.selection import choose_chunk
 
 @dataclass(frozen=True)
 class ChunkPrediction:
-    """`actions` float64 (B, H, A): absolute joint positions [rad] and gripper opening 0…1; step j is to be reached
-    (j + 1) / rate_hz after the observation. `value` float64 (B,): the critic's value, NaN without a critic.
-    `steps` float64 (B,): how many steps of the chunk to execute, None or NaN = the caller's replan interval."""
+    """What the policy would do from each of B observations.
+
+    `actions` float64 (B, H, A): absolute, as the features' action names say; step j is to be reached (j + 1) / rate_hz
+    after the observation. `value` float64 (B,): the critic's value, NaN without a critic. `steps` float64 (B,): how
+    many steps of the chunk to execute, None or NaN = the caller's replan interval.
+    """
 
     actions: NDArray[np.float64]
     value: NDArray[np.float64]
