@@ -6,21 +6,16 @@ import importlib.util
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from corft_core.contract import Contract
-from corft_core.planning import PlanningError, make_planner, pose_matrix, resolve_description
+from corft_core.planning import PlanningError, make_planner, resolve_description
 from corft_core.planning.moveit_config import moveit_config
-from corft_core.planning.moveit_messages import quaternion_xyzw, rotation_matrix
 
 CELL = Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell"
 CONTRACT = Contract.load(CELL / "contract.yaml")
 DESCRIPTION = resolve_description(CONTRACT.robot.description)
-angles = st.floats(-np.pi, np.pi)
 
 
 def plain(value) -> bool:
@@ -98,18 +93,3 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_without_moveit_the_error_says_what_to_install() -> None:
     with pytest.raises(PlanningError, match=r"apt install ros-\$ROS_DISTRO-moveit .*planner:=embedded"):
         make_planner("moveit", CONTRACT, config=CELL / "moveit")
-
-
-@given(angles, angles, angles)
-def test_quaternions_turn_into_the_same_rotation(roll: float, pitch: float, yaw: float) -> None:
-    rotation = pose_matrix([0, 0, 0], [roll, pitch, yaw])[:3, :3]
-    quaternion = quaternion_xyzw(rotation)
-    assert np.linalg.norm(quaternion) == pytest.approx(1.0)
-    np.testing.assert_allclose(rotation_matrix(*quaternion), rotation, atol=1e-9)
-
-
-@settings(max_examples=20)
-@given(st.floats(-3.0, 3.0))
-def test_a_quaternion_about_z_is_half_the_angle(yaw: float) -> None:
-    x, y, z, w = quaternion_xyzw(pose_matrix([0, 0, 0], [0, 0, yaw])[:3, :3])
-    np.testing.assert_allclose([x, y, z, w], [0, 0, np.sin(yaw / 2), np.cos(yaw / 2)], atol=1e-9)

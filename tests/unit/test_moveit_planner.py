@@ -22,10 +22,19 @@ import numpy as np
 import pytest
 
 from corft_core.contract import Contract
-from corft_core.planning import Box, Cylinder, PlanningError, SceneObject, make_planner, pose_matrix
+from corft_core.planning import (
+    Box,
+    Cylinder,
+    PlanningError,
+    SceneObject,
+    Sphere,
+    Triangles,
+    make_planner,
+    pose_matrix,
+)
 from corft_core.planning.embedded import EmbeddedPlanner
 from corft_core.planning.interface import MotionPlanner
-from corft_core.planning.moveit_messages import quaternion_xyzw, rotation_matrix
+from corft_core.poses import pose_matrices, pose_vector, quaternion_of
 from corft_core.trajectory import JointPath
 
 CELL = Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell"
@@ -57,7 +66,9 @@ Vector = message("Point", x=float, y=float, z=float)
 Quaternion = message("Quaternion", x=float, y=float, z=float, w=lambda: 1.0)
 Pose = message("Pose", position=Vector, orientation=Quaternion)
 Header = message("Header", frame_id=str)
-Primitive = message("SolidPrimitive", {"BOX": 1, "CYLINDER": 3}, type=int, dimensions=list)
+Primitive = message("SolidPrimitive", {"BOX": 1, "SPHERE": 2, "CYLINDER": 3}, type=int, dimensions=list)
+MeshTriangle = message("MeshTriangle", vertex_indices=list)
+MeshMessage = message("Mesh", triangles=list, vertices=list)
 CollisionObject = message("CollisionObject", {"ADD": b"\0", "REMOVE": b"\1"}, header=Header, id=str, primitives=list,
                           primitive_poses=list, meshes=list, mesh_poses=list, operation=bytes)
 Attached = message("AttachedCollisionObject", link_name=str, object=CollisionObject, touch_links=list)
@@ -70,9 +81,7 @@ RobotTrajectoryMessage = message("RobotTrajectory", joint_trajectory=Trajectory)
 
 def to_matrix(pose: Any) -> np.ndarray:
     p, q = pose.position, pose.orientation
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation_matrix(q.x, q.y, q.z, q.w), (p.x, p.y, p.z)
-    return matrix
+    return pose_matrices(pose_vector((p.x, p.y, p.z), (q.x, q.y, q.z, q.w)))
 
 
 class RobotState:
@@ -106,7 +115,7 @@ class RobotState:
 
     def get_pose(self, link_name: str) -> Any:
         matrix = MODEL.forward_kinematics(self.q, link_name)
-        x, y, z, w = quaternion_xyzw(matrix[:3, :3])
+        x, y, z, w = quaternion_of(matrix)
         return Pose(position=Vector(**dict(zip("xyz", map(float, matrix[:3, 3]), strict=True))),
                     orientation=Quaternion(x=x, y=y, z=z, w=w))
 
@@ -166,8 +175,13 @@ class Scene:
                                                        tuple(object.touch_links))
 
     def _object(self, item: Any, link: str | None = None, touch: tuple[str, ...] = ()) -> SceneObject:
+        if item.meshes:
+            corners = tuple((vertex.x, vertex.y, vertex.z) for vertex in item.meshes[0].vertices)
+            faces = tuple(tuple(face.vertex_indices) for face in item.meshes[0].triangles)
+            return SceneObject(item.id, Triangles(corners, faces), to_matrix(item.mesh_poses[0]), link, touch)
         primitive, size = item.primitives[0], [float(value) for value in item.primitives[0].dimensions]
-        shape = Box(tuple(size)) if primitive.type == Primitive.BOX else Cylinder(size[1], size[0])
+        shape = {Primitive.BOX: lambda: Box(tuple(size)), Primitive.SPHERE: lambda: Sphere(*size),
+                 Primitive.CYLINDER: lambda: Cylinder(size[1], size[0])}[primitive.type]()
         return SceneObject(item.id, shape, to_matrix(item.primitive_poses[0]), link, touch)
 
     def _pairs(self, state: RobotState) -> list[tuple[str, str]]:
@@ -308,7 +322,8 @@ def modules() -> dict[str, types.ModuleType]:
                                             "CollisionRequest": SimpleNamespace, "CollisionResult": SimpleNamespace},
         "moveit_msgs.msg": {"CollisionObject": CollisionObject, "AttachedCollisionObject": Attached,
                             "RobotTrajectory": RobotTrajectoryMessage},
-        "shape_msgs.msg": {"SolidPrimitive": Primitive}, "geometry_msgs.msg": {"Pose": Pose},
+        "shape_msgs.msg": {"SolidPrimitive": Primitive, "Mesh": MeshMessage, "MeshTriangle": MeshTriangle},
+        "geometry_msgs.msg": {"Pose": Pose, "Point": Vector},
         "trajectory_msgs.msg": {"JointTrajectoryPoint": Point},
     }
     made = {}
@@ -423,11 +438,24 @@ def test_closing_shuts_down_first_and_only_once(planner: MotionPlanner) -> None:
     assert planner._moveit is None and planner._component is None  # type: ignore[attr-defined]
 
 
-def test_meshes_are_refused_with_a_reason(planner: MotionPlanner, tmp_path: Path) -> None:
+def test_spheres_and_meshes_reach_moveit(planner: MotionPlanner, tmp_path: Path) -> None:
     from corft_core.planning import Mesh
 
-    with pytest.raises(PlanningError, match="meshes are not supported with planner moveit"):
-        planner.set_scene([SceneObject("part", Mesh(tmp_path / "part.stl"))])
+    (tmp_path / "part.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 2 3 4\nf 3 1 4\n")
+    corners = ((0.0, 0.0, 0.0), (0.1, 0.0, 0.0), (0.0, 0.1, 0.0), (0.0, 0.0, 0.1))
+    far = pose_matrix([2.0, 0.0, 0.0])
+    planner.set_scene([SceneObject("part", Mesh(tmp_path / "part.obj", (0.1, 0.1, 0.1)), far),
+                       SceneObject("same", Triangles(corners, ((0, 2, 1), (0, 1, 3), (1, 2, 3), (2, 0, 3))), far),
+                       SceneObject("ball", Sphere(0.1), far)])
+    world = MoveItPy.made[-1].scene.world
+    assert world["ball"].shape == Sphere(0.1)
+    for name in ("part", "same"):
+        shape = world[name].shape
+        assert isinstance(shape, Triangles)
+        np.testing.assert_allclose(np.max(shape.vertices_m, axis=0), 0.1, atol=1e-6)
+        assert len(shape.faces) == 4
+    with pytest.raises(PlanningError, match="absent.stl cannot be read"):
+        planner.set_scene([SceneObject("part", Mesh(tmp_path / "absent.stl"))])
 
 
 def test_moveit_needs_its_configuration_folder(planner: MotionPlanner) -> None:

@@ -82,7 +82,7 @@ def test_a_closed_gripper_takes_less_room() -> None:
     beside = tool @ pose_matrix([0.0, 0.045, 0.0])
     post = SceneObject("post", Box((0.01, 0.01, 0.01)), beside)
     wide = EmbeddedPlanner(CONTRACT, scene=[post])
-    narrow = EmbeddedPlanner(CONTRACT, scene=[post], gripper_position_m=0.0)
+    narrow = EmbeddedPlanner(CONTRACT, scene=[post], gripper_position=0.0)
     assert wide.in_collision(HOME) == [("panda_leftfinger", "post")]
     assert narrow.in_collision(HOME) == []
 

@@ -48,7 +48,7 @@ def test_roll_pitch_yaw_turn_about_the_fixed_axes() -> None:
     ({"frame": "map", "objects": []}, "frame is 'map', the contract's base frame is 'base'"),
     (scene({"box_m": [1, 1, 1]}), r"objects\[0\] must be a mapping with a name"),
     (scene({"name": "a", "box": [1, 1, 1]}), r"objects\[0\] \(a\): unknown key box"),
-    (scene({"name": "a"}), "needs exactly one of box_m, cylinder_m, mesh, got none"),
+    (scene({"name": "a"}), "needs exactly one of box_m, cylinder_m, sphere_m, mesh, got none"),
     (scene({"name": "a", "box_m": [1, 1]}), r"box_m must be 3 finite numbers, got \[1, 1\]"),
     (scene({"name": "a", "box_m": [1, 1, -1]}), "sizes must be positive"),
     (scene({"name": "a", "box_m": [1, 1, 1], "position_m": [0, 0, float("nan")]}), "position_m must be 3 finite"),
@@ -126,8 +126,8 @@ def test_a_package_is_found_on_the_ament_prefix_path(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("source, message", [
     ("example-robot-data:nobody_description", "has no robot 'nobody_description'; it has .*panda_description"),
     ("/nowhere/r.urdf", r"/nowhere/r\.urdf cannot be read"),
-    ("/nowhere/r.urdf.xacro", "is a xacro file; write the URDF first"),
-    ("<robot/>", "without an SRDF text"),
+    ("/nowhere/r.urdf.xacro", "is a xacro file and xacro is not installed here; write the URDF first"),
+    ("<robot name='r'/>", "cannot be read"),
 ])
 def test_a_description_that_is_not_there_is_named(source: str, message: str) -> None:
     with pytest.raises(PlanningError, match=message):

@@ -15,11 +15,13 @@ from corft_core.planning.interface import (
     MotionPlanner,
     PlanningError,
     SceneObject,
+    Sphere,
+    Triangles,
 )
 from corft_core.planning.scene import load_scene, pose_matrix
 
-__all__ = ["Box", "Cylinder", "Mesh", "MotionPlanner", "PlanningError", "RobotDescription", "SceneObject",
-           "build_planner", "load_scene", "make_planner", "pose_matrix", "resolve_description"]
+__all__ = ["Box", "Cylinder", "Mesh", "MotionPlanner", "PlanningError", "RobotDescription", "SceneObject", "Sphere",
+           "Triangles", "build_planner", "load_scene", "make_planner", "pose_matrix", "resolve_description"]
 
 PLANNERS = ("embedded", "moveit")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 from ompl import base as ompl_base
@@ -23,6 +22,7 @@ from corft_core.planning.interface import (
     check_path,
     check_pose,
     check_within,
+    collision_spacing,
     densify,
 )
 from corft_core.trajectory import JointPath
@@ -39,19 +39,20 @@ _LIMIT_ROUNDING_RAD = 1e-6
 class EmbeddedPlanner:
     """A :class:`~corft_core.planning.interface.MotionPlanner` in this process.
 
-    ``description`` defaults to the contract's; ``gripper_position_m`` is where the fingers are locked, default open.
+    ``description`` defaults to the contract's; ``gripper_position`` is where the fingers are locked, default open.
     ``seed`` makes inverse kinematics repeatable; OMPL draws its own. Queries are safe from several threads.
     Raises PlanningError when the description doesn't fit the contract.
     """
 
     def __init__(self, contract: Contract, description: RobotDescription | str | None = None,
-                 scene: Sequence[SceneObject] = (), gripper_position_m: float | None = None, seed: int = 0):
+                 scene: Sequence[SceneObject] = (), gripper_position: float | None = None, seed: int = 0):
         if not isinstance(description, RobotDescription):
             description = resolve_description(description or contract.robot.description)
         self._contract = contract
         self._limits = contract.limits
         self._tool = contract.robot.tool_frame
-        self._arm = ArmModel(contract, with_tool_frame(description, contract), gripper_position_m)
+        self._arm = ArmModel(contract, with_tool_frame(description, contract), gripper_position)
+        self._prismatic = description.prismatic(contract.robot.joints)
         margin = contract.limits.position_margin_rad
         self._position_limits = self._arm.limits + np.array([[margin], [-margin]])
         if np.any(self._position_limits[0] >= self._position_limits[1]):
@@ -70,40 +71,56 @@ class EmbeddedPlanner:
         """(2, J): lower and upper limits of the URDF, drawn in by the contract's ``position_margin_rad``."""
         return self._position_limits.copy()
 
+    @property
+    def hard_limits(self) -> Array:
+        """(2, J): lower and upper limits of the URDF."""
+        return self._arm.limits.copy()
+
+    @property
+    def scene(self) -> tuple[SceneObject, ...]:
+        """The scene's objects."""
+        return self._arm.objects
+
     def set_scene(self, objects: Sequence[SceneObject]) -> None:
         """Replace all scene objects. Raises PlanningError on duplicate names or unknown links."""
         self._arm.set_scene(objects)
 
     def forward_kinematics(self, q: Array, frame: str | None = None) -> Array:
         """Pose 4x4 of ``frame`` (default: the tool frame) in the base frame at ``q`` (J,)."""
-        return self._arm.forward_kinematics(check_joints(q, self.joint_names, "joint positions"), frame or self._tool)
+        q = check_joints(q, self.joint_names, "joint positions")
+        return np.asarray(self._arm.poses(q[None], frame or self._tool)[0])
 
-    def inverse_kinematics(self, pose: Array, seed: Array, frame: str | None = None) -> Array | None:
+    def poses(self, path: Array, frame: str | None = None) -> Array:
+        """Poses (N, 4, 4) of ``frame`` in the base frame along ``path`` (N, J)."""
+        return self._arm.poses(check_path(path, self.joint_names, "path"), frame or self._tool)
+
+    def inverse_kinematics(self, pose: Array, seed: Array, frame: str | None = None, *,
+                           near: bool = False) -> Array | None:
         """Joint positions (J,) within the limits that put ``frame`` at ``pose`` within 1e-6 m and 1e-5 rad, or None.
 
-        Damped least squares from ``seed``, then from random starts ever further away. Collisions are not regarded.
+        Damped least squares from ``seed``, then, unless ``near``, from random starts ever further away. Collisions are
+        not regarded.
         """
         target = check_pose(pose, "inverse kinematics")
         seed = check_joints(seed, self.joint_names, "seed")
-        return next(self._solutions(target, seed, frame or self._tool), None)
+        return next(self._solutions(target, seed, frame or self._tool, 0 if near else _IK_RESTARTS), None)
 
     def in_collision(self, q: Array) -> list[tuple[str, str]]:
         """Colliding pairs at ``q``: two links, or a link and a scene object. Empty when free."""
         return self._arm.colliding_pairs(check_joints(q, self.joint_names, "joint positions"))
+
+    def penetration_m(self, q: Array) -> float | None:
+        """Depth of the deepest contact at ``q``; 0 when free."""
+        return self._arm.penetration_m(check_joints(q, self.joint_names, "joint positions"))
 
     def first_collision(self, path: Array, step_rad: float = COLLISION_STEP_RAD) -> int | None:
         """Index k of the first colliding segment k to k+1 of ``path`` (N, J), None when free; see MotionPlanner."""
         path = check_path(path, self.joint_names, "path")
         if step_rad <= 0:
             raise PlanningError(f"step_rad must be positive, got {step_rad}")
-        if self._arm.collides(path[0]):
-            return 0
-        for k, (a, b) in enumerate(pairwise(path)):
-            steps = max(1, int(np.ceil(np.max(np.abs(b - a)) / step_rad)))
-            # The end first: it is the likeliest to be in collision.
-            if any(self._arm.collides(a + (b - a) * (i / steps)) for i in range(steps, 0, -1)):
-                return k
-        return None
+        samples, segments = densify(path, collision_spacing(step_rad, self._prismatic))
+        hit = self._arm.first_hit(samples)
+        return None if hit is None else int(segments[hit])
 
     def plan(self, start: Array, goal: Array, *, velocity_scale: float = 1.0, acceleration_scale: float = 1.0,
              planning_time_s: float = 5.0) -> JointPath:
@@ -117,7 +134,7 @@ class EmbeddedPlanner:
         check_within(start, hard, self.joint_names, "start")
         self._require_free(start, "start")
         goal = self._goal_joints(np.asarray(goal, dtype=np.float64), start)
-        bounds = np.stack([np.minimum(self._position_limits[0], start), np.maximum(self._position_limits[1], start)])
+        bounds = self._bounds(start, goal)
         failure = "none was tried"
         for attempt in range(_PLAN_ATTEMPTS):
             straight = np.stack([start, goal])
@@ -133,7 +150,7 @@ class EmbeddedPlanner:
                 waypoints = found
             # A spline through few waypoints swings wide of the straight segments that were checked.
             for spacing_rad in (0.4, 0.2, 0.1, 0.05):
-                points = densify(waypoints, spacing_rad)
+                points, _ = densify(waypoints, spacing_rad)
                 path = self.time_parametrise(points, None, velocity_scale, acceleration_scale)
                 if self._curve_is_valid(path, bounds):
                     return path
@@ -179,12 +196,13 @@ class EmbeddedPlanner:
         raise PlanningError(f"goal pose at ({position}) m: " + ("every joint solution found is in collision" if reached
                             else f"the {self._tool} cannot reach it within the joint limits"))
 
-    def _solutions(self, target: Array, seed: Array, frame: str) -> Iterator[Array]:
+    def _solutions(self, target: Array, seed: Array, frame: str, restarts: int = _IK_RESTARTS) -> Iterator[Array]:
         """Yield inverse kinematics solutions, those from starts near the seed first."""
         low, high = self._position_limits
-        for restart in range(1 + _IK_RESTARTS):
+        reach = np.minimum((high - low) / 2, np.pi)   # beyond a half turn there is nothing new
+        for restart in range(1 + restarts):
             spread = restart / _IK_RESTARTS
-            start = seed + spread * self._random.uniform(low - high, high - low) / 2
+            start = seed + spread * self._random.uniform(-reach, reach)
             q = self._descend(target, np.clip(start, low, high), frame)
             if q is not None:
                 yield q
@@ -246,6 +264,12 @@ class EmbeddedPlanner:
         # OMPL keeps its states in float64, so the ends are the requested ones; this pins them bit for bit.
         points[0], points[-1] = start, goal
         return points if self.first_collision(points) is None else None
+
+    def _bounds(self, start: Array, goal: Array) -> Array:
+        """(2, J) for the search: the limits, widened to a start beyond the margin; a turn about both ends at most."""
+        low, high = self._position_limits
+        return np.stack([np.minimum(np.maximum(low, np.minimum(start, goal) - 2 * np.pi), start),
+                         np.maximum(np.minimum(high, np.maximum(start, goal) + 2 * np.pi), start)])
 
     def _curve_is_valid(self, path: JointPath, bounds: Array) -> bool:
         """Whether the cubic through the path's points keeps the bounds and is free."""

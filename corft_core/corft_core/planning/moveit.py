@@ -30,6 +30,7 @@ from corft_core.planning.interface import (
     check_pose,
     check_scene,
     check_within,
+    collision_spacing,
     densify,
 )
 from corft_core.planning.moveit_config import moveit_config
@@ -55,13 +56,13 @@ def require_moveit() -> None:
 class MoveItPlanner:
     """A :class:`~corft_core.planning.interface.MotionPlanner` on ``MoveItPy``.
 
-    ``config``: the folder of MoveIt's YAML files. ``gripper_position_m``: where the fingers are in every query, default
+    ``config``: the folder of MoveIt's YAML files. ``gripper_position``: where the fingers are in every query, default
     open. One lock serialises everything: a second ``execute`` while one runs crashes MoveIt.
     Raises PlanningError when MoveIt isn't installed or the configuration doesn't fit.
     """
 
     def __init__(self, contract: Contract, config: str | Path, description: RobotDescription | str | None = None,
-                 scene: Sequence[SceneObject] = (), gripper_position_m: float | None = None,
+                 scene: Sequence[SceneObject] = (), gripper_position: float | None = None,
                  joint_state_topic: str | None = None, use_sim_time: bool = False):
         require_moveit()
         from moveit.planning import MoveItPy
@@ -72,9 +73,12 @@ class MoveItPlanner:
         self._contract = contract
         self._lock = threading.RLock()
         self._group = self._description.planning_group(contract.robot.joints)
-        opening = contract.gripper.open_position if gripper_position_m is None else gripper_position_m
-        self._gripper = {contract.gripper.joint: float(opening)}
+        self._gripper = {}   # position by joint name
+        if contract.gripper is not None:
+            opening = contract.gripper.open_position if gripper_position is None else gripper_position
+            self._gripper[contract.gripper.joint] = float(opening)
         margin = contract.limits.position_margin_rad
+        self._prismatic = self._description.prismatic(contract.robot.joints)
         self._hard_limits = self._description.position_limits(contract.robot.joints)
         self._position_limits = self._hard_limits + np.array([[margin], [-margin]])
         self._objects: list[SceneObject] = []
@@ -96,6 +100,16 @@ class MoveItPlanner:
         """(2, J): limits of the URDF, drawn in by the contract's ``position_margin_rad``."""
         return self._position_limits.copy()
 
+    @property
+    def hard_limits(self) -> Array:
+        """(2, J): limits of the URDF."""
+        return self._hard_limits.copy()
+
+    @property
+    def scene(self) -> tuple[SceneObject, ...]:
+        """The objects given to :meth:`set_scene`; MoveIt's own scene may hold more."""
+        return tuple(self._objects)
+
     def forward_kinematics(self, q: Array, frame: str | None = None) -> Array:
         """Pose 4x4 of ``frame`` (default: the tool frame) in the base frame."""
         q = check_joints(q, self.joint_names, "joint positions")
@@ -104,7 +118,12 @@ class MoveItPlanner:
             return np.linalg.inv(self._link_pose(state, self._contract.robot.base_frame)) @ self._link_pose(
                 state, frame or self._contract.robot.tool_frame)
 
-    def inverse_kinematics(self, pose: Array, seed: Array, frame: str | None = None) -> Array | None:
+    def poses(self, path: Array, frame: str | None = None) -> Array:
+        """Poses (N, 4, 4) of ``frame`` in the base frame along ``path`` (N, J)."""
+        return np.stack([self.forward_kinematics(q, frame) for q in check_path(path, self.joint_names, "path")])
+
+    def inverse_kinematics(self, pose: Array, seed: Array, frame: str | None = None, *,
+                           near: bool = False) -> Array | None:
         """Joint positions (J,) within the limits that put ``frame`` at ``pose``, from ``seed``; None if not found."""
         target = check_pose(pose, "inverse kinematics")
         seed = check_joints(seed, self.joint_names, "seed")
@@ -126,31 +145,29 @@ class MoveItPlanner:
         """Colliding pairs at ``q``: two links, or a link and a scene object. Empty when free."""
         q = check_joints(q, self.joint_names, "joint positions")
         with self._lock:
-            if not self._collides([q]):
+            if self._first_hit(q[None]) is None:
                 return []
             return self._colliding_pairs(q)
+
+    def penetration_m(self, q: Array) -> float | None:
+        """0 when free, else None: moveit_py does not hand out the depth of a contact."""
+        return None if self.in_collision(q) else 0.0
 
     def first_collision(self, path: Array, step_rad: float = COLLISION_STEP_RAD) -> int | None:
         """Index k of the first colliding segment k to k+1, None when free. Waypoints are densified: MoveIt's own
         path check looks at waypoints only."""
         path = check_path(path, self.joint_names, "path")
         with self._lock:
-            if self._collides(path[:1]):
-                return 0
-            for k, segment in enumerate(itertools.pairwise(path)):
-                if self._collides(densify(np.stack(segment), step_rad)[1:]):
-                    return k
-        return None
+            samples, segments = densify(path, collision_spacing(step_rad, self._prismatic))
+            hit = self._first_hit(samples)
+        return None if hit is None else int(segments[hit])
 
     def set_scene(self, objects: Sequence[SceneObject]) -> None:
         """Replace all scene objects. Raises PlanningError on duplicate names or unknown links.
 
         Objects with ``touch_links`` are attached to the base link, MoveIt's way to let chosen links touch one object.
         """
-        check_scene(objects)
-        for item in objects:
-            for link in (*item.touch_links, *([item.attached_to] if item.attached_to else [])):
-                self._require_link(link)
+        check_scene(objects, self._description.links())
         base = self._contract.robot.base_frame
         new = [messages.scene_object(item, base) for item in objects]
         with self._lock, self._monitor.read_write() as scene:
@@ -280,15 +297,16 @@ class MoveItPlanner:
         self._require_free(goal, "goal")
         return goal
 
-    def _collides(self, configurations: Sequence[Array] | Array) -> bool:
-        state = self._state(np.asarray(configurations[0]))
+    def _first_hit(self, samples: Array) -> int | None:
+        """Index of the first of ``samples`` (M, J) that collides."""
+        state = self._state(samples[0])
         with self._monitor.read_only() as scene:
-            for q in configurations:
+            for k, q in enumerate(samples):
                 state.joint_positions = dict(zip(self.joint_names, map(float, q), strict=True))
                 state.update()
                 if scene.is_state_colliding(robot_state=state, joint_model_group_name=self._group):
-                    return True
-        return False
+                    return k
+        return None
 
     def _colliding_pairs(self, q: Array) -> list[tuple[str, str]]:
         """One check a pair: moveit_py does not hand out the contacts of a check."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from corft_core.planning.interface import Array, Box, Cylinder, PlanningError, SceneObject
+from corft_core.planning.interface import Array, Box, Cylinder, Mesh, PlanningError, SceneObject, Sphere, Triangles
+from corft_core.poses import pose_matrices, pose_vector, quaternion_of
 from corft_core.trajectory import JointPath
 
 
@@ -21,38 +22,14 @@ def pose(matrix_4x4: Array) -> Any:
     message = _ros("geometry_msgs", "Pose")()
     message.position.x, message.position.y, message.position.z = (float(value) for value in matrix_4x4[:3, 3])
     q = message.orientation
-    q.x, q.y, q.z, q.w = quaternion_xyzw(matrix_4x4[:3, :3])
+    q.x, q.y, q.z, q.w = quaternion_of(matrix_4x4).tolist()
     return message
 
 
 def matrix(message: Any) -> Array:
     """Homogeneous matrix of a geometry_msgs/Pose."""
     p, q = message.position, message.orientation
-    result = np.eye(4)
-    result[:3, :3] = rotation_matrix(q.x, q.y, q.z, q.w)
-    result[:3, 3] = (p.x, p.y, p.z)
-    return result
-
-
-def quaternion_xyzw(rotation: Array) -> tuple[float, float, float, float]:
-    """Unit quaternion of a rotation matrix (3, 3): the eigenvector of Bar-Itzhack's symmetric matrix (2000)."""
-    r = np.asarray(rotation, dtype=np.float64)
-    k = np.array([
-        [r[0, 0] - r[1, 1] - r[2, 2], r[1, 0] + r[0, 1], r[2, 0] + r[0, 2], r[2, 1] - r[1, 2]],
-        [r[1, 0] + r[0, 1], r[1, 1] - r[0, 0] - r[2, 2], r[2, 1] + r[1, 2], r[0, 2] - r[2, 0]],
-        [r[2, 0] + r[0, 2], r[2, 1] + r[1, 2], r[2, 2] - r[0, 0] - r[1, 1], r[1, 0] - r[0, 1]],
-        [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1], r[0, 0] + r[1, 1] + r[2, 2]]]) / 3
-    x, y, z, w = np.linalg.eigh(k)[1][:, -1]
-    sign = -1.0 if w < 0 else 1.0
-    return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
-
-
-def rotation_matrix(x: float, y: float, z: float, w: float) -> Array:
-    """Rotation matrix (3, 3) of a quaternion, which is normalised first."""
-    x, y, z, w = np.array([x, y, z, w]) / np.linalg.norm([x, y, z, w])
-    return np.array([[1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-                     [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-                     [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]])
+    return pose_matrices(pose_vector((p.x, p.y, p.z), (q.x, q.y, q.z, q.w)))
 
 
 def scene_object(item: SceneObject, base_frame: str, remove: bool = False) -> tuple[Any, Any | None]:
@@ -67,6 +44,8 @@ def scene_object(item: SceneObject, base_frame: str, remove: bool = False) -> tu
         elif isinstance(item.shape, Cylinder):
             size = [item.shape.height_m, item.shape.radius_m]
             message.primitives = [primitive(type=primitive.CYLINDER, dimensions=size)]
+        elif isinstance(item.shape, Sphere):
+            message.primitives = [primitive(type=primitive.SPHERE, dimensions=[item.shape.radius_m])]
         else:
             message.meshes = [_mesh(item)]
         if message.primitives:
@@ -129,5 +108,19 @@ def _ros(package: str, name: str) -> Any:
 
 
 def _mesh(item: SceneObject) -> Any:
-    raise PlanningError(f"scene object {item.name}: meshes are not supported with planner moveit, use boxes or "
-                        "cylinders, or planner:=embedded")
+    """shape_msgs/Mesh of a mesh file or of given triangles."""
+    if isinstance(item.shape, Triangles):
+        vertices, faces = list(item.shape.vertices_m), list(item.shape.faces)
+    else:
+        assert isinstance(item.shape, Mesh)
+        from corft_core.planning.collision import mesh_of_file
+
+        mesh = mesh_of_file(item.shape, item.name)
+        vertices = mesh.vertices().tolist()
+        corners = [mesh.tri_indices(k) for k in range(mesh.num_tris)]
+        faces = [(int(face[0]), int(face[1]), int(face[2])) for face in corners]
+    point, triangle = _ros("geometry_msgs", "Point"), _ros("shape_msgs", "MeshTriangle")
+    message = _ros("shape_msgs", "Mesh")()
+    message.vertices = [point(x=float(x), y=float(y), z=float(z)) for x, y, z in vertices]
+    message.triangles = [triangle(vertex_indices=[int(k) for k in face]) for face in faces]
+    return message

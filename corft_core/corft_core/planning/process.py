@@ -32,6 +32,9 @@ from corft_core.planning.interface import (
     MotionPlanner,
     PlanningError,
     SceneObject,
+    Shape,
+    Sphere,
+    Triangles,
 )
 from corft_core.trajectory import JointPath
 
@@ -61,10 +64,11 @@ class ProcessPlanner:
                                          env={**os.environ, "PYTHONPATH": search})
         theirs.close()
         try:
-            self._limits = np.array(self._call("make", {
+            self._limits, self._hard_limits = map(np.array, self._call("make", {
                 "kind": kind, "contract": contract.to_dict(), "scene": [_scene_to_plain(item) for item in scene],
                 "options": {key: str(value) if isinstance(value, Path) else value for key, value in options.items()},
             }, _START_S))
+            self._objects = tuple(scene)
         except PlanningError:
             self.close()
             raise
@@ -79,18 +83,38 @@ class ProcessPlanner:
         """(2, J): lower and upper limits, drawn in by the contract's ``position_margin_rad``."""
         return self._limits.copy()
 
+    @property
+    def hard_limits(self) -> Array:
+        """(2, J): lower and upper limits of the description."""
+        return self._hard_limits.copy()
+
+    @property
+    def scene(self) -> tuple[SceneObject, ...]:
+        """The objects given to :meth:`set_scene`."""
+        return self._objects
+
     def forward_kinematics(self, q: Array, frame: str | None = None) -> Array:
         """Pose 4x4 of ``frame`` (default: the tool frame) in the base frame."""
         return np.array(self._call("forward_kinematics", {"q": q, "frame": frame}))
 
-    def inverse_kinematics(self, pose: Array, seed: Array, frame: str | None = None) -> Array | None:
+    def poses(self, path: Array, frame: str | None = None) -> Array:
+        """Poses (N, 4, 4) of ``frame`` along ``path`` (N, J)."""
+        return np.array(self._call("poses", {"path": path, "frame": frame}))
+
+    def inverse_kinematics(self, pose: Array, seed: Array, frame: str | None = None, *,
+                           near: bool = False) -> Array | None:
         """Joint positions (J,) that put ``frame`` at ``pose``, near ``seed``; None if not found."""
-        found = self._call("inverse_kinematics", {"pose": pose, "seed": seed, "frame": frame})
+        found = self._call("inverse_kinematics", {"pose": pose, "seed": seed, "frame": frame, "near": near})
         return None if found is None else np.array(found)
 
     def in_collision(self, q: Array) -> list[tuple[str, str]]:
         """Colliding pairs at ``q``. Empty when free."""
         return [(first, second) for first, second in self._call("in_collision", {"q": q})]
+
+    def penetration_m(self, q: Array) -> float | None:
+        """Depth of the deepest contact; None when the planner can't tell."""
+        depth = self._call("penetration_m", {"q": q})
+        return None if depth is None else float(depth)
 
     def first_collision(self, path: Array, step_rad: float = COLLISION_STEP_RAD) -> int | None:
         """Index k of the first colliding segment k to k+1 of ``path`` (N, J), None when free."""
@@ -100,6 +124,7 @@ class ProcessPlanner:
     def set_scene(self, objects: Sequence[SceneObject]) -> None:
         """Replace all scene objects."""
         self._call("set_scene", {"objects": [_scene_to_plain(item) for item in objects]})
+        self._objects = tuple(objects)
 
     def plan(self, start: Array, goal: Array, *, velocity_scale: float = 1.0, acceleration_scale: float = 1.0,
              planning_time_s: float = 5.0) -> JointPath:
@@ -163,7 +188,7 @@ def serve(connection: Connection) -> None:
             try:
                 if method == "make":
                     planner = _make(arguments)
-                    result: Any = planner.position_limits
+                    result: Any = [planner.position_limits, planner.hard_limits]
                 elif planner is None or method not in _METHODS:
                     raise PlanningError(f"unexpected request {method}")
                 else:
@@ -194,8 +219,10 @@ def _set_scene(planner: MotionPlanner, a: dict[str, Any]) -> None:
 
 _METHODS: dict[str, Callable[[MotionPlanner, dict[str, Any]], Any]] = {
     "forward_kinematics": lambda planner, a: planner.forward_kinematics(_array(a["q"]), a["frame"]),
+    "poses": lambda planner, a: planner.poses(_array(a["path"]), a["frame"]),
     "inverse_kinematics": lambda planner, a: planner.inverse_kinematics(
-        _array(a["pose"]), _array(a["seed"]), a["frame"]),
+        _array(a["pose"]), _array(a["seed"]), a["frame"], near=a["near"]),
+    "penetration_m": lambda planner, a: planner.penetration_m(_array(a["q"])),
     "in_collision": lambda planner, a: planner.in_collision(_array(a["q"])),
     "first_collision": lambda planner, a: planner.first_collision(_array(a["path"]), a["step_rad"]),
     "set_scene": _set_scene,
@@ -224,29 +251,23 @@ def _path_from_plain(data: dict[str, Any]) -> JointPath:
     return JointPath(tuple(data["names"]), _array(data["times_s"]), _array(data["positions"]), *optional)
 
 
+_SHAPES: dict[str, Any] = {shape.__name__: shape for shape in (Box, Cylinder, Sphere, Mesh, Triangles)}
+
+
 def _scene_to_plain(item: SceneObject) -> dict[str, Any]:
-    shape: dict[str, Any]
-    if isinstance(item.shape, Box):
-        shape = {"kind": "box", "size_m": item.shape.size_m}
-    elif isinstance(item.shape, Cylinder):
-        shape = {"kind": "cylinder", "radius_m": item.shape.radius_m, "height_m": item.shape.height_m}
-    else:
-        shape = {"kind": "mesh", "path": str(item.shape.path), "scale": item.shape.scale}
-    return {"name": item.name, "shape": shape, "pose": item.pose, "attached_to": item.attached_to,
-            "touch_links": item.touch_links}
+    shape = {key: str(value) if isinstance(value, Path) else value for key, value in vars(item.shape).items()}
+    return {**vars(item), "shape": {"kind": type(item.shape).__name__, **shape}}
 
 
 def _scene_from_plain(data: dict[str, Any]) -> SceneObject:
-    shape = dict(data["shape"])
-    kind = shape.pop("kind")
-    made: Box | Cylinder | Mesh
-    if kind == "box":
-        made = Box(tuple(shape["size_m"]))
-    elif kind == "cylinder":
-        made = Cylinder(**shape)
-    else:
-        made = Mesh(Path(shape["path"]), tuple(shape["scale"]))
-    return SceneObject(data["name"], made, _array(data["pose"]), data["attached_to"], tuple(data["touch_links"]))
+    values = {key: Path(value) if key == "path" else _tuples(value) for key, value in data["shape"].items()}
+    shape: Shape = _SHAPES[str(values.pop("kind"))](**values)
+    return SceneObject(data["name"], shape, _array(data["pose"]), data["attached_to"], tuple(data["touch_links"]),
+                       tuple(data["touch_objects"]))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

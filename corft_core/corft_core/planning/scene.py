@@ -1,4 +1,4 @@
-"""Scene file: the fixed obstacles of a cell, as YAML.
+"""Scene files: the obstacles of a cell, as YAML, or as MoveIt saves them (:mod:`moveit_scene`).
 
 ::
 
@@ -6,52 +6,100 @@
     objects:
       - {name: table, box_m: [0.9, 1.0, 0.04], position_m: [0.35, 0.02, -0.02], touch_links: [panda_link0]}
       - {name: post, cylinder_m: {radius: 0.03, height: 0.5}, position_m: [0.2, 0.4, 0.25], rpy_rad: [0, 0, 0]}
+      - {name: ball, sphere_m: 0.05, position_m: [0.5, 0.0, 0.05]}
       - {name: fixture, mesh: meshes/fixture.stl, scale: [0.001, 0.001, 0.001]}
+      - {name: camera, mesh: package://my_cell/meshes/camera.stl, attached_to: panda_hand}
+    allowed:                      # pairs that may touch: two objects, or an object and a link
+      - [camera, panda_link7]
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from corft_core.planning.interface import Array, Box, Cylinder, Mesh, PlanningError, SceneObject, check_scene
+from corft_core.planning.interface import (
+    Array,
+    Box,
+    Cylinder,
+    Mesh,
+    PlanningError,
+    SceneObject,
+    Shape,
+    Sphere,
+    check_distinct,
+)
+from corft_core.planning.packages import located
 
-_SHAPES = ("box_m", "cylinder_m", "mesh")
+_SHAPES = ("box_m", "cylinder_m", "sphere_m", "mesh")
 _KEYS = {"name", *_SHAPES, "scale", "position_m", "rpy_rad", "attached_to", "touch_links"}
 
 
-def load_scene(path: str | Path, base_frame: str) -> list[SceneObject]:
-    """Objects of a scene file whose ``frame`` is ``base_frame``. Raises PlanningError naming the file and the key."""
+def load_scene(path: str | Path, base_frame: str, base: Array | None = None) -> list[SceneObject]:
+    """Objects of a scene file: YAML whose ``frame`` is ``base_frame``, a ``.scene`` file, or a PlanningScene as YAML.
+
+    ``base`` is the pose 4x4 of the base frame in MoveIt's planning frame, the robot's root link, by default the same.
+    Raises PlanningError naming the file and the key.
+    """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        if path.suffix == ".scene":
+            from corft_core.planning.moveit_scene import scene_from_text
+
+            return scene_from_text(text, base)
+        # `ros2 topic echo` ends each message with ---
+        data = next(yaml.safe_load_all(text), None)
+        if isinstance(data, dict) and "world" in data:
+            from corft_core.planning.moveit_scene import scene_from_message
+
+            return scene_from_message(data, base_frame, base)
+        return scene_from_dict(data, base_frame, path.parent)
     except (OSError, UnicodeDecodeError) as error:
         raise PlanningError(f"scene file {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise PlanningError(f"scene file {path} is not valid YAML: {error}") from error
-    try:
-        return scene_from_dict(data, base_frame, path.parent)
     except PlanningError as error:
         raise PlanningError(f"scene file {path}: {error}") from error
 
 
 def scene_from_dict(data: Any, base_frame: str, folder: Path | None = None) -> list[SceneObject]:
     """Objects of a scene given as plain data; mesh paths are relative to ``folder``. Raises PlanningError."""
-    if not isinstance(data, dict) or set(data) != {"frame", "objects"}:
+    if not isinstance(data, dict) or set(data) - {"allowed"} != {"frame", "objects"}:
         seen = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
-        raise PlanningError(f"expected the keys frame and objects, got {seen}")
+        raise PlanningError(f"expected the keys frame and objects, and maybe allowed, got {seen}")
     if data["frame"] != base_frame:
         raise PlanningError(f"frame is {data['frame']!r}, the contract's base frame is {base_frame!r}; "
                             "give all positions in the base frame")
     if not isinstance(data["objects"], list):
         raise PlanningError(f"objects must be a list, got {type(data['objects']).__name__}")
     objects = [_object(item, f"objects[{i}]", folder or Path()) for i, item in enumerate(data["objects"])]
-    check_scene(objects)
-    return objects
+    check_distinct(objects)
+    return with_allowed(objects, data.get("allowed", []))
+
+
+def with_allowed(objects: Sequence[SceneObject], allowed: Any) -> list[SceneObject]:
+    """``objects`` that may touch as the pairs ``allowed`` say: two objects, or an object and a link."""
+    result = {item.name: item for item in objects}
+    if not isinstance(allowed, list):
+        raise PlanningError(f"allowed must be a list of pairs, got {allowed!r}")
+    for pair in allowed:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+            raise PlanningError(f"allowed must hold pairs of names, got {pair!r}")
+        first, second = pair if pair[0] in result else pair[::-1]
+        if first not in result:
+            raise PlanningError(f"allowed: neither {first} nor {second} is an object of the scene. Two links that may "
+                                "touch belong into the SRDF, as <disable_collisions>.")
+        item = result[first]
+        result[first] = (replace(item, touch_objects=(*item.touch_objects, second)) if second in result
+                         else replace(item, touch_links=(*item.touch_links, second)))
+    return list(result.values())
 
 
 def pose_matrix(position_m: Any, rpy_rad: Any = (0.0, 0.0, 0.0)) -> Array:
@@ -77,7 +125,7 @@ def _object(item: Any, where: str, folder: Path) -> SceneObject:
         raise PlanningError(f"{where} needs exactly one of {', '.join(_SHAPES)}, got {', '.join(given) or 'none'}")
     if "scale" in item and given != ["mesh"]:
         raise PlanningError(f"{where}: scale belongs to a mesh")
-    shape: Box | Cylinder | Mesh
+    shape: Shape
     if given == ["box_m"]:
         x, y, z = _numbers(item["box_m"], 3, f"{where}.box_m")
         shape = Box((x, y, z))
@@ -86,8 +134,11 @@ def _object(item: Any, where: str, folder: Path) -> SceneObject:
         if not isinstance(cylinder, dict) or set(cylinder) != {"radius", "height"}:
             raise PlanningError(f"{where}.cylinder_m needs the keys radius and height, got {cylinder!r}")
         shape = Cylinder(*_numbers([cylinder["radius"], cylinder["height"]], 2, f"{where}.cylinder_m"))
+    elif given == ["sphere_m"]:
+        shape = Sphere(*_numbers([item["sphere_m"]], 1, f"{where}.sphere_m"))
     else:
-        file = folder / str(item["mesh"])
+        name = str(item["mesh"])
+        file = located(name) if name.startswith("package://") else folder / name
         if not file.is_file():
             raise PlanningError(f"{where}.mesh: no file {file}")
         x, y, z = _numbers(item.get("scale", [1, 1, 1]), 3, f"{where}.scale")

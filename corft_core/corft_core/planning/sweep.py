@@ -1,0 +1,165 @@
+"""Checking a path with few collision queries, without missing what a query at every sample would find.
+
+A joint that turns by dq moves no point of a body farther than dq times the body's reach from the joint's axis. So
+where all bodies are farther apart at one configuration than they can move within a block of the path, the block is
+free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import coal
+import numpy as np
+import pinocchio as pin
+
+from corft_core.planning.interface import Array
+
+_RIM = 24                # corners of the polygon around a swept circle
+_CONTACT_M = 1e-5        # more than the accuracy of distances
+_FIRST_BLOCK = 16
+
+
+def first_hit(samples: Array, collides: Callable[[Array], bool],
+              clear: Callable[[Array, Array], bool]) -> int | None:
+    """Index of the first of ``samples`` (M, J) that collides, None when none does.
+
+    ``clear(q, deviation)``: whether everything within ``deviation`` (J,) of ``q`` (J,) is surely free.
+    """
+    begin, size = 0, _FIRST_BLOCK
+    while begin < len(samples):
+        block = samples[begin:begin + size]
+        if len(block) == 1:
+            if collides(block[0]):
+                return begin
+            begin, size = begin + 1, 2
+            continue
+        low, high = block.min(axis=0), block.max(axis=0)
+        if clear((low + high) / 2, (high - low) / 2):
+            begin, size = begin + len(block), 2 * size
+        else:
+            size = 1 if len(block) == 2 else len(block) // 2
+    return None
+
+
+class MotionBounds:
+    """Upper bounds on how much the distance of each collision pair changes with each joint.
+
+    ``rates`` (P, J), m/rad or m/m, J in Pinocchio's order. The distance of two bodies changes with a joint between
+    them no faster than either body's largest distance from the joint's axis; the smaller of both holds.
+    """
+
+    def __init__(self, model: Any, geometry: Any):
+        self._chain = _Chain(model)
+        points = [_moved(item.placement, _points(item.geometry)) for item in geometry.geometryObjects]
+        joints = [item.parentJoint for item in geometry.geometryObjects]
+        outward = [self._chain.towards_root(joint, cloud) for joint, cloud in zip(joints, points, strict=True)]
+        self._first = np.array([pair.first for pair in geometry.collisionPairs], dtype=int)
+        self._second = np.array([pair.second for pair in geometry.collisionPairs], dtype=int)
+        inward: dict[tuple[int, int], Array] = {}
+        self.rates = np.zeros((len(self._first), model.nv))
+        for k, (a, b) in enumerate(zip(self._first, self._second, strict=True)):
+            self.rates[k] = self._rate(joints, points, outward, inward, a, b)
+        self._margins = np.zeros((geometry.ngeoms, geometry.ngeoms))
+
+    def margins(self, deviation: Array) -> Array:
+        """(G, G): how much nearer each pair of geometries can come when joints move by ``deviation`` (J,) at most."""
+        nearer = self.rates @ deviation + _CONTACT_M
+        self._margins[self._first, self._second] = nearer
+        self._margins[self._second, self._first] = nearer
+        return self._margins
+
+    def _rate(self, joints: list[int], points: list[Array], outward: list[Array],
+              inward: dict[tuple[int, int], Array], a: int, b: int) -> Array:
+        of_a, of_b = self._chain.supports(joints[a]), self._chain.supports(joints[b])
+        moved = np.zeros(len(outward[a]))
+        for body, other in ((a, b), (b, a)):
+            mine, others = (of_a, of_b) if body == a else (of_b, of_a)
+            only_mine = [joint for joint in mine if joint not in others]
+            if not only_mine:
+                continue
+            seen = outward[body].copy()
+            if len(others) == len(mine) - len(only_mine):   # the other body's joint is an ancestor of this one's
+                key = (other, joints[body])
+                if key not in inward:
+                    inward[key] = self._chain.towards_tip(joints[other], joints[body], points[other])
+                seen = np.minimum(seen, inward[key])
+            for joint in only_mine:
+                index = self._chain.velocity_index(joint)
+                moved[index] = seen[index]
+        return moved
+
+
+class _Chain:
+    """Joints as axes, and cylinders about the axes that hold what turns about them."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        data = model.createData()
+        pin.computeJointJacobians(model, data, pin.neutral(model))
+        self._axes: list[tuple[Array, bool]] = [(np.zeros(3), False)]   # by joint: direction, whether it turns
+        for joint in range(1, model.njoints):
+            column = pin.getJointJacobian(model, data, joint, pin.ReferenceFrame.LOCAL)[:, self.velocity_index(joint)]
+            turns = bool(np.linalg.norm(column[3:]) > 0.5)
+            self._axes.append((column[3:] if turns else column[:3], turns))
+
+    def velocity_index(self, joint: int) -> int:
+        return int(self._model.joints[joint].idx_v)
+
+    def supports(self, joint: int) -> list[int]:
+        """Joints from the root to ``joint``."""
+        return [k for k in self._model.supports[joint] if k > 0]
+
+    def towards_root(self, joint: int, points: Array) -> Array:
+        """(J,): reach of ``points`` (N, 3), fixed to ``joint``, from the axis of each joint that carries them."""
+        reach = np.zeros(self._model.nv)
+        while joint > 0:
+            radius, cloud = self._swept(joint, points, 1.0)
+            reach[self.velocity_index(joint)] = radius
+            points = _moved(self._model.jointPlacements[joint], cloud)
+            joint = self._model.parents[joint]
+        return reach
+
+    def towards_tip(self, joint: int, tip: int, points: Array) -> Array:
+        """(J,): the same from the axes of the joints after ``joint`` up to ``tip``, as their bodies see ``points``."""
+        reach = np.full(self._model.nv, np.inf)
+        path = [joint, *(k for k in self.supports(tip) if k not in self.supports(joint))]
+        for _, child in pairwise(path):
+            points = _moved(self._model.jointPlacements[child].inverse(), points)
+            radius, points = self._swept(child, points, -1.0)
+            reach[self.velocity_index(child)] = radius
+        return reach
+
+    def _swept(self, joint: int, points: Array, sign: float) -> tuple[float, Array]:
+        """Distance that ``points`` move for a unit of the joint, and points around all that the joint can make of
+        them: a cylinder's rims, or the points moved to both ends of a slide."""
+        axis, turns = self._axes[joint]
+        if not turns:
+            index = int(self._model.joints[joint].idx_q)
+            ends = self._model.lowerPositionLimit[index], self._model.upperPositionLimit[index]
+            return 1.0, np.concatenate([points + sign * end * axis for end in ends])
+        along = points @ axis
+        radius = float(np.max(np.linalg.norm(points - along[:, None] * axis, axis=1)))
+        first = np.cross(axis, np.eye(3)[np.argmin(np.abs(axis))])
+        first /= np.linalg.norm(first)
+        angles = 2 * np.pi * np.arange(_RIM) / _RIM
+        rim = radius / np.cos(np.pi / _RIM) * (np.outer(np.cos(angles), first)
+                                               + np.outer(np.sin(angles), np.cross(axis, first)))
+        return radius, np.concatenate([rim + along.min() * axis, rim + along.max() * axis])
+
+
+def _moved(placement: Any, points: Array) -> Array:
+    return np.asarray(points @ placement.rotation.T + placement.translation)
+
+
+def _points(shape: Any) -> Array:
+    """Points (N, 3) whose convex hull holds the shape."""
+    if isinstance(shape, coal.ConvexBase):
+        return np.asarray(shape.points())
+    if isinstance(shape, coal.BVHModelBase):
+        return np.asarray(shape.vertices())
+    shape.computeLocalAABB()
+    low, high = shape.aabb_local.min_, shape.aabb_local.max_
+    return np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
