@@ -47,7 +47,7 @@ class Exchange:
     def __init__(self, node: Node, kind: Any, topic: str, camera: str) -> None:
         self.node, self.images = node, []
         self.publisher = node.create_publisher(kind, topic, 10)
-        node.create_subscription(Image, f"camera_node/{camera}/image", self.images.append, 10)
+        self.subscription = node.create_subscription(Image, f"camera_node/{camera}/image", self.images.append, 10)
         spin_until(node, lambda: self.publisher.get_subscription_count() > 0
                    and node.count_publishers(f"camera_node/{camera}/image") > 0, "discovery")
 
@@ -87,7 +87,9 @@ def test_a_compressed_image_is_decoded_cropped_and_resized(graph: Node) -> None:
     raw[:, 64:] = RED
     _, data = cv2.imencode(".png", raw[:, :, ::-1])
     message = CompressedImage(format="png", data=data.tobytes())
-    image = Exchange(graph, CompressedImage, "wrist_camera/image_raw/compressed", "wrist").send(message, 10**9)
+    exchange = Exchange(graph, CompressedImage, "wrist_camera/image_raw/compressed", "wrist")
+    image = exchange.send(message, 10**9)
+    graph.destroy_subscription(exchange.subscription)
     assert (image.height, image.width) == (32, 48)
     assert (pixels(image) == RED).all()
 
@@ -116,6 +118,53 @@ def test_lost_frames_an_undecodable_image_and_silence_are_reported(graph: Node) 
     spin_until(graph, lambda: "waiting for wrist (/wrist_camera/image_raw/compressed" in
                statuses["/camera_node: wrist"].message, "silence of the wrist camera")
     assert statuses["/camera_node: wrist"].level in (b"\x01", b"\x02")
+
+
+def test_a_camera_that_dies_and_returns_is_an_outage_and_is_served_again(graph: Node) -> None:
+    statuses: dict[str, Any] = {}
+    graph.create_subscription(DiagnosticArray, "/diagnostics", lambda message: statuses.update(
+        {status.name: {v.key: v.value for v in status.values} for status in message.status}), 10)
+
+    def values() -> dict[str, str]:
+        return statuses.get("/camera_node: front", {})
+
+    good = Image(height=2, width=2, encoding="rgb8", step=6, data=bytes(12))
+    start_ns = 500 * 10**9
+    first = Exchange(graph, Image, "front_camera/image_raw", "front")
+    first.send(good, start_ns)
+    statuses.clear()
+    spin_until(graph, lambda: "dropped" in values(), "diagnostics")
+    before = dict(values())
+    graph.destroy_publisher(first.publisher)
+    second = Exchange(graph, Image, "front_camera/image_raw", "front")
+    second.send(good, start_ns + 30 * 10**9)
+    second.send(good, start_ns + 30 * 10**9 + 50_000_000)
+    spin_until(graph, lambda: int(values()["outages"]) == int(before["outages"]) + 1, "the outage")
+    assert values()["dropped"] == before["dropped"]
+    assert float(values()["last_frame_age_s"]) > 0
+
+
+def test_while_nobody_listens_frames_are_counted_but_hardly_decoded(graph: Node) -> None:
+    counts: dict[str, int] = {}
+
+    def remember(message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "/camera_node: wrist":
+                counts.update({v.key: int(v.value) for v in status.values if v.key in ("received", "refused")})
+
+    subscription = graph.create_subscription(DiagnosticArray, "/diagnostics", remember, 10)
+    broken = graph.create_publisher(CompressedImage, "wrist_camera/image_raw/compressed", 10)
+    spin_until(graph, lambda: broken.get_subscription_count() > 0 and "refused" in counts, "discovery")
+    before = dict(counts)
+    spin_until(graph, lambda: graph.count_subscribers("camera_node/wrist/image") == 0, "nobody to listen")
+
+    def send() -> bool:
+        broken.publish(CompressedImage(format="jpeg", data=b"no image"))
+        return counts["refused"] >= before["refused"] + 2
+
+    spin_until(graph, send, "two checks a second apart")
+    assert counts["received"] - before["received"] > 2 * (counts["refused"] - before["refused"])
+    graph.destroy_subscription(subscription)
 
 
 def test_it_serves_only_while_active_and_can_be_activated_again(graph: Node) -> None:

@@ -23,6 +23,8 @@ def percentile(values: deque[float] | list[float], share: float) -> float:
 class StreamHealth:
     """Watches one stream. Losses are gaps between stamps, measured in periods of the stream.
 
+    A gap of SILENT_S and more is an outage, of a camera that went and came back, and no series of losses.
+
     The period is 1 / `rate_hz`, or the median interval of the last samples when `rate_hz` is 0.
     Stamps that go back (a restarted simulation) start over and are no loss.
     """
@@ -32,6 +34,7 @@ class StreamHealth:
     started_s: float = 0.0
     received: int = 0
     dropped: int = 0
+    outages: int = 0
     refused: int = 0
     last_error: str = ""
     _last_stamp_ns: int | None = None
@@ -46,9 +49,12 @@ class StreamHealth:
         if self._last_stamp_ns is not None and stamp_ns > self._last_stamp_ns:
             interval_s = (stamp_ns - self._last_stamp_ns) * 1e-9
             period_s = self.period_s
-            if period_s > 0:
-                self.dropped += max(0, round(interval_s / period_s) - 1)
-            self._intervals_s.append(interval_s)
+            if interval_s >= max(SILENT_S, 2 * period_s):
+                self.outages += 1
+            else:
+                if period_s > 0:
+                    self.dropped += max(0, round(interval_s / period_s) - 1)
+                self._intervals_s.append(interval_s)
         elif self._last_stamp_ns is not None and stamp_ns < self._last_stamp_ns:
             self._intervals_s.clear()
             self._latencies_s.clear()
@@ -72,6 +78,10 @@ class StreamHealth:
         """Samples a second of source time over the last samples, losses included; NaN while unknown."""
         total_s = sum(self._intervals_s)
         return len(self._intervals_s) / total_s if total_s > 0 else float("nan")
+
+    def age_s(self, now_ns: int) -> float:
+        """ROS time since the newest sample's stamp; NaN for none."""
+        return float("nan") if self._last_stamp_ns is None else (now_ns - self._last_stamp_ns) * 1e-9
 
     def latency_s(self, share: float) -> float:
         """Percentile of (time seen − stamp) over the last samples; NaN for none."""
