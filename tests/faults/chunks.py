@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from corft_core.contract import Contract
-from corft_core.execution import Chunk, ChunkExecutor, Command, ExecutorOptions, Measured
-from corft_core.execution.splice import CHUNK_MODES
+from corft_core.execution import CHUNK_MODES, Chunk, ChunkExecutor, Command, ExecutorOptions, Measured
 from corft_core.planning.interface import MotionPlanner
 from corft_core.trajectory import JointPath
 from faults.setpoint import TOLERANCE, Setpoint

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corft_core.contract import Contract
+from corft_core.errors import CorftError
 from corft_core.execution import Chunk, GripperSchedule, Measured, MotionLimits, Reason, RefusedError, State, Watchdog
-from corft_core.execution.brake import RESERVE, brake
+from corft_core.execution.brake import STEP_S, brake_along, brake_joints
 from corft_core.execution.chunk import checked
 from corft_core.execution.limits import worst_excess
+from corft_core.execution.options import ExecutorOptions
 from corft_core.execution.schedule import Waypoints, remaining, stretched
-from corft_core.execution.splice import Overlap, blended, ensembled, offset
+from corft_core.execution.splice import blended, check_rtc, delay_steps, ensembled, running_weight
 from corft_core.execution.spline import fit
 from corft_core.trajectory import JointPath
 
@@ -34,17 +36,17 @@ def two(positions, gripper=None, names=TWO, stamp_ns=0, dt_s=0.1) -> Chunk:
 
 def reason_of(chunk: Chunk) -> tuple[Reason, str]:
     with pytest.raises(RefusedError) as refused:
-        checked(chunk, TWO, BOUNDS, 0.02)
+        checked(chunk, TWO, BOUNDS, 0.02, gripper=True)
     return refused.value.refusal.reason, refused.value.refusal.message
 
 
 def test_columns_are_taken_by_name():
-    chunk = checked(two([[1.5, 0.5]], names=("b", "a")), TWO, BOUNDS, 0.02)
+    chunk = checked(two([[1.5, 0.5]], names=("b", "a")), TWO, BOUNDS, 0.02, True)
     np.testing.assert_array_equal(chunk.positions, [[0.5, 1.5]])
 
 
 def test_positions_within_the_margin_are_clipped_and_openings_too():
-    chunk = checked(two([[1.01, 0.0]], gripper=[1.4]), TWO, BOUNDS, 0.02)
+    chunk = checked(two([[1.01, 0.0]], gripper=[1.4]), TWO, BOUNDS, 0.02, True)
     np.testing.assert_array_equal(chunk.positions, [[1.0, 0.0]])
     assert chunk.gripper[0] == 1.0
 
@@ -87,7 +89,6 @@ def test_fast_steps_are_slowed_to_the_velocity_limit_and_jumps_refused():
     # Joint b moves 0.18 rad in 0.1 s: twice what 90 % of 1 rad/s allows. Later steps keep their length.
     waypoints = Waypoints(np.array([0.1, 0.2, 0.3]), np.array([[0, 0.18], [0, 0.2], [0, 0.2]]), np.ones(3))
     np.testing.assert_allclose(stretched(waypoints, start, LIMITS, TWO, 2.5, 0.5).due_s, [0.2, 0.3, 0.4])
-    np.testing.assert_allclose(stretched(waypoints, start, LIMITS, TWO, 2.5, 0.5, factor=2.0).due_s, [0.2, 0.4, 0.6])
     with pytest.raises(RefusedError, match=r"action 0 of b is 0.180 rad from where"):
         stretched(waypoints, start, LIMITS, TWO, 2.5, 0.1)
     steep = Waypoints(np.array([0.1, 0.2]), np.array([[0, 0], [0.9, 0]]), np.ones(2))
@@ -108,12 +109,38 @@ def test_gripper_openings_take_force_when_due_and_are_never_averaged():
 
 def test_the_blend_fades_from_the_running_motion_to_the_new_chunk():
     waypoints = Waypoints(np.array([0.05, 0.1, 0.2, 0.3]), np.ones((4, 2)), np.zeros(4))
-    overlap = Overlap(lambda _: np.zeros(2), 1.0)
-    assert offset(waypoints, overlap, 0.2) == (1.0, 0)
-    np.testing.assert_allclose(blended(waypoints, overlap, 0.2).positions[:, 0], [0.15625, 0.5, 1, 1])
-    ended = Overlap(lambda _: np.zeros(2), 0.01)
-    np.testing.assert_array_equal(blended(waypoints, ended, 0.2).positions, waypoints.positions)
-    assert offset(waypoints, ended, 0.2)[0] == 0.0
+    running = np.zeros((4, 2))
+    weight = running_weight(waypoints, 4, ExecutorOptions(blend_s=0.2))
+    mixed, offset = blended(waypoints, running, 1.0, weight, 1.5, TWO)
+    np.testing.assert_allclose(mixed.positions[:, 0], [0.15625, 0.5, 1, 1])
+    assert offset == 1.0
+    np.testing.assert_array_equal(mixed.gripper, waypoints.gripper)
+    ended, offset = blended(waypoints, running, 0.01, weight, 1.5, TWO)
+    np.testing.assert_array_equal(ended.positions, waypoints.positions)
+    assert offset == 0.0
+    with pytest.raises(RefusedError, match=r"1.000 rad from the running motion at a, at most 0.300"):
+        blended(waypoints, running, 1.0, weight, 0.3, TWO)
+    assert not np.any(running_weight(waypoints, 4, ExecutorOptions(mode="receding_horizon")))
+
+
+def test_real_time_chunking_fades_between_the_measured_delay_and_the_last_s_actions():
+    # h = 10, s = 4, and 2 actions were over at the hand-off: of the other 8 the last 4 are new.
+    waypoints = Waypoints(np.arange(1, 9) * 0.1, np.ones((8, 2)), np.zeros(8), dropped=2)
+    weight = running_weight(waypoints, 10, ExecutorOptions(mode="rtc", execute_steps=4))
+    c = np.array([4, 3, 2, 1]) / 5
+    np.testing.assert_allclose(weight[:4], c * np.expm1(c) / np.expm1(1))
+    np.testing.assert_array_equal(weight[4:], 0)
+    assert np.all(np.diff(weight) <= 0)
+
+
+def test_real_time_chunking_is_refused_when_it_would_run_dry():
+    assert delay_steps(0.13, 0.06, 0.1) == 2
+    check_rtc(horizon=10, execute_steps=5, delay=2)
+    for steps in (1, 9):
+        with pytest.raises(CorftError, match="set execute_steps to 2 to 8"):
+            check_rtc(horizon=10, execute_steps=steps, delay=2)
+    with pytest.raises(CorftError, match="no execute_steps fits: the policy must answer within 5 steps"):
+        check_rtc(horizon=10, execute_steps=5, delay=6)
 
 
 def test_temporal_ensemble_weighs_the_oldest_most_and_leaves_the_gripper():
@@ -152,32 +179,54 @@ def test_worst_excess_names_joint_quantity_and_time():
     path = JointPath(TWO, np.array([0.0, 1.0]), np.array([[0, 0], [0, 1.5]]), np.zeros((2, 2)), np.zeros((2, 2)))
     excess = worst_excess(path, LIMITS)
     assert excess is not None
-    assert (excess.joint, excess.quantity, excess.time_s) == ("b", "acceleration", pytest.approx(0.25)) \
-        or excess.quantity == "velocity"
+    assert (excess.joint, excess.quantity) == ("b", "velocity") or excess.quantity in ("acceleration", "jerk")
     assert "of b would be" in str(excess)
+
+
+def test_worst_excess_sees_jerk():
+    path = JointPath(TWO, np.array([0.0, 0.02]), np.zeros((2, 2)), np.zeros((2, 2)), np.array([[0.0, 0], [0.0, 3.9]]))
+    excess = worst_excess(path, LIMITS)
+    assert excess is not None and excess.joint == "b" and excess.quantity == "jerk"
 
 
 @settings(max_examples=100, deadline=None)
 @given(velocity=st.floats(-2, 2), acceleration=st.floats(-5, 5), position=st.floats(-0.5, 0.5))
-def test_the_brake_is_as_fast_as_the_optimum_and_within_limits(velocity, acceleration, position):
+def test_a_joint_brakes_about_as_fast_as_the_optimum_and_within_limits(velocity, acceleration, position):
     one = MotionLimits(np.array([-9.0]), np.array([9.0]), np.array([9.0]), np.array([5.0]), np.array([200.0]))
-    start = State(np.array([position]), np.array([velocity]), np.array([acceleration]) * RESERVE)
-    path = brake(("a",), start, one)
+    start = State(np.array([position]), np.array([velocity]), np.array([acceleration]))
+    path = brake_joints(("a",), start, one)
     np.testing.assert_allclose(path.sample(0.0)[0], start.position)
     np.testing.assert_allclose(path.sample(0.0)[1], start.velocity)
     assert np.max(np.abs(path.velocities[-1])) == 0
-    assert worst_excess(path, one, tolerance=0.02) is None
+    assert worst_excess(path, one) is None
 
     problem = ruckig.InputParameter(1)
     problem.control_interface = ruckig.ControlInterface.Velocity
     problem.current_position, problem.current_velocity = [position], [velocity]
-    problem.current_acceleration = [float(start.acceleration[0])]
+    problem.current_acceleration = [acceleration]
     problem.target_velocity, problem.target_acceleration = [0.0], [0.0]
-    problem.max_acceleration, problem.max_jerk = [5.0 * RESERVE], [200.0 * RESERVE]
+    problem.max_acceleration, problem.max_jerk = [5.0], [200.0]
     trajectory = ruckig.Trajectory(1)
     ruckig.Ruckig(1).calculate(problem, trajectory)
-    assert path.duration_s == pytest.approx(max(trajectory.duration, path.times_s[0]), abs=0.021)
-    assert path.positions[-1, 0] == pytest.approx(trajectory.at_time(trajectory.duration)[0][0], abs=1e-3)
+    assert path.duration_s <= trajectory.duration + 5 * STEP_S
+    assert path.positions[-1, 0] == pytest.approx(trajectory.at_time(trajectory.duration)[0][0], abs=0.05)
+
+
+def test_a_stop_along_the_path_stays_on_it():
+    start = State.at_rest(np.zeros(2))
+    due_s = np.arange(1, 16) * 0.1
+    waypoints = np.stack([0.7 * np.sin(due_s), 0.3 * np.sin(2 * due_s)], axis=1)
+    path = fit(TWO, start, due_s, waypoints, 0.4, LIMITS.scaled(0.9), 0.05, 0.04).path
+    for from_s in (0.3, 0.7, 1.2):
+        stop = brake_along(path, from_s, LIMITS, 2.0)
+        assert worst_excess(stop, LIMITS) is None
+        for ours, its in zip(stop.sample(0.0), path.sample(from_s), strict=True):
+            np.testing.assert_allclose(ours, its, atol=1e-12)
+        curve = path.sample(np.linspace(from_s, path.duration_s, 4000))[0]
+        away = np.linalg.norm(stop.sample(np.linspace(0, stop.duration_s, 300))[0][:, None] - curve, axis=2).min(axis=1)
+        assert away.max() < 5e-4
+        assert stop.duration_s < 0.6 * (path.duration_s - from_s)
+    assert brake_along(path, 0.7, LIMITS, 0.05) is None
 
 
 def test_watchdog_names_what_is_wrong():

@@ -19,7 +19,9 @@ from corft_core.execution import (
     Reason,
     Refusal,
     Supervisor,
+    check_command,
 )
+from corft_core.execution.watchdog import ClockWatch
 from corft_core.planning import make_planner
 
 CONTRACT = Contract.load(Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell/contract.yaml")
@@ -41,8 +43,10 @@ class Robot:
         self.sent: list[Command] = []
         self.reports: list[tuple[str, Refusal]] = []
         self.supervisor = Supervisor(CONTRACT, planner(), ExecutorOptions(**options), self.sent.append,
-                                     lambda what, event: self.reports.append((what, event)), simulated)
-        self.now_ns = 50 * 10**9
+                                     lambda what, event: self.reports.append((what, event)), simulated,
+                                     clock=lambda: self.now_ns)
+        self.supervisor._clock_watch = ClockWatch(simulated, steady_ns=lambda: self.now_ns - self.leap_ns)
+        self.now_ns, self.leap_ns = 50 * 10**9, 0
         self.offset = np.zeros(7)
         self.openings: list[float] = []
         self.step(0.02)
@@ -56,6 +60,20 @@ class Robot:
     @property
     def speed(self) -> float:
         return float(np.max(np.abs(self.sent[-1].state(self.now_ns).velocity))) if self.sent else 0.0
+
+    def leap(self, seconds: float) -> None:
+        """The clock jumps, the robot does not."""
+        position = self.position
+        self.now_ns += round(seconds * 1e9)
+        self.leap_ns += round(seconds * 1e9)
+        self.supervisor.joint_state(Measured(self.now_ns, position, np.zeros(7)), self.now_ns)
+
+    def move(self, kind: str) -> tuple[bool, str]:
+        """Ask for a move and plan it when it is due, as the node's worker does."""
+        asked = self.supervisor.request_move(kind, self.now_ns)
+        while asked[0] and not self.supervisor.move_due(self.now_ns):
+            self.step(0.02)
+        return self.supervisor.plan_pending(self.now_ns) if asked[0] else asked
 
     def step(self, duration_s: float, joint_states: bool = True) -> None:
         for _ in range(round(duration_s / 0.02)):
@@ -125,7 +143,7 @@ def test_stop_brakes_and_lasts_until_enabled_again():
     assert robot.speed == 0.0
     assert robot.activity is Activity.STOPPED
     assert robot.reason() is Reason.STOP_REQUESTED
-    assert not robot.supervisor.home(robot.now_ns)[0]
+    assert not robot.supervisor.request_move("home", robot.now_ns)[0]
     assert robot.supervisor.enable(robot.now_ns)[0]
     assert isinstance(robot.send(), Command)
 
@@ -177,29 +195,158 @@ def test_a_jump_is_a_reset_in_simulation_and_a_fault_on_a_robot(simulated):
     assert robot.reason(old) is Reason.STALE, "what was seen before the reset must not be executed"
 
 
-def test_a_clock_that_jumps_back_forgets_what_runs():
-    robot = Robot()
-    robot.send()
-    robot.step(0.3)
-    position = robot.position
-    robot.now_ns -= 10 * 10**9
-    robot.supervisor.joint_state(Measured(robot.now_ns, position, np.zeros(7)), robot.now_ns)
-    assert robot.reports[-1][1].reason is Reason.CLOCK_JUMP
-    assert robot.supervisor.executor.running is None
+@pytest.mark.parametrize("seconds", [-600.0, -0.4, 0.4, 600.0])
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_clock_that_jumps_stops_a_robot_and_starts_a_simulation_anew(simulated, seconds):
+    robot = Robot(simulated=simulated)
+    robot.send(robot.chunk(rate_rad_s=0.8, steps=20))
+    robot.step(0.5)
+    before, chunk = robot.sent[-1].state(robot.now_ns), robot.chunk()
+    robot.leap(seconds)
+    assert Reason.CLOCK_JUMP in [event.reason for _, event in robot.reports]
+    if simulated:
+        assert robot.supervisor.executor.running is None
+        assert robot.reason(chunk) in (Reason.STALE, Reason.FROM_THE_FUTURE)
+        return
+    assert robot.supervisor.stopped.reason is Reason.CLOCK_JUMP
+    stop = robot.sent[-1]
+    assert stop.kind == "hold"
+    np.testing.assert_allclose(stop.state(robot.now_ns).position, before.position, atol=1e-6)
+    np.testing.assert_allclose(stop.state(robot.now_ns).velocity, before.velocity, atol=1e-6)
+    robot.step(0.6)
+    assert robot.speed == 0.0
+    assert robot.supervisor.enable(robot.now_ns)[0]
+    assert isinstance(robot.send(), Command)
+
+
+def test_small_steps_of_the_clock_and_a_simulation_that_stalls_are_nothing():
+    robot = Robot(simulated=False)
+    robot.leap(0.01)
+    robot.leap(-0.01)
+    stalling = Robot(simulated=True)
+    stalling.leap_ns -= 10**9  # the simulation stood for a second,
+    stalling.step(0.1)
+    stalling.leap(0.8)  # and hurries after
+    assert not robot.reports and not stalling.reports
 
 
 def test_home_brakes_first_then_moves_and_refuses_chunks_meanwhile():
     robot = Robot()
     robot.send(robot.chunk(rate_rad_s=0.6))
     robot.step(0.8)
-    assert robot.supervisor.home(robot.now_ns) == (True, "braking, then home")
+    assert robot.supervisor.request_move("home", robot.now_ns) == (True, "braking, then home")
     assert robot.reason() is Reason.BUSY
+    while not robot.supervisor.move_due(robot.now_ns):
+        robot.step(0.02)
+    before = robot.sent[-1]
+    assert robot.supervisor.plan_pending(robot.now_ns)[0]
+    assert check_command(robot.sent[-1], before, robot.supervisor.executor.limits, planner()) == []
     robot.step(0.4)
     assert robot.activity is Activity.MOVING
     assert robot.reason() is Reason.BUSY
     robot.step(6.0)
     np.testing.assert_allclose(robot.position, HOME, atol=1e-3)
-    assert robot.supervisor.home(robot.now_ns) == (True, "already home")
+    assert robot.move("home") == (True, "already there: home")
+
+
+def test_a_stop_while_a_move_is_planned_calls_it_off():
+    robot = Robot()
+    robot.send()
+    robot.step(2.0)
+    robot.supervisor.request_move("home", robot.now_ns)
+    stop = Refusal(Reason.STOP_REQUESTED, "stop was called")
+    robot.supervisor._planned = lambda *_: robot.supervisor.stop(stop, robot.now_ns) or robot.sent[-1].path
+    assert robot.supervisor.plan_pending(robot.now_ns) == (False, "home: stop was called")
+    assert robot.sent[-1].kind == "hold"
+
+
+def test_a_stop_while_a_chunk_is_planned_wins():
+    robot = Robot()
+    robot.send()
+    robot.step(0.3)
+    prepared = robot.supervisor.executor.prepare(robot.chunk(), robot.now_ns,
+                                                 Measured(robot.now_ns, robot.position, np.zeros(7)))
+    robot.supervisor.brake(Refusal(Reason.STOP_REQUESTED, ""), robot.now_ns)
+    refused = robot.supervisor.executor.commit(prepared, robot.now_ns)
+    assert refused.reason is Reason.SUPERSEDED
+
+
+def test_a_chunk_that_was_planned_too_long_is_refused():
+    robot = Robot()
+    robot.send()
+    robot.step(0.3)
+    prepared = robot.supervisor.executor.prepare(robot.chunk(), robot.now_ns,
+                                                 Measured(robot.now_ns, robot.position, np.zeros(7)))
+    late = robot.supervisor.executor.commit(prepared, prepared.command.handoff_ns - 5_000_000)
+    assert late.reason is Reason.PLANNING_LATE and "0.005 s before the hand-off" in late.message
+
+
+def test_the_emergency_stop_lasts_until_it_is_released_and_enabled():
+    robot = Robot()
+    robot.send()
+    robot.step(0.3)
+    robot.supervisor.emergency_stop(robot.now_ns)
+    stops = robot.supervisor.counts["stops"]
+    robot.supervisor.emergency_stop(robot.now_ns)
+    assert robot.supervisor.counts["stops"] == stops, "pressed twice brakes once"
+    robot.step(0.4)
+    assert robot.activity is Activity.STOPPED
+    assert robot.supervisor.enable(robot.now_ns) == (False, "the emergency stop is pressed")
+    assert robot.supervisor.clear_emergency_stop()[0]
+    assert robot.reason() is Reason.EMERGENCY_STOP, "released, but nobody enabled the arm"
+    assert robot.supervisor.enable(robot.now_ns)[0]
+    assert isinstance(robot.send(), Command)
+
+
+def test_a_fault_brakes_once_and_refuses_until_it_is_gone():
+    robot = Robot()
+    robot.send()
+    robot.step(0.3)
+    inactive = Refusal(Reason.CONTROLLER_INACTIVE, "arm_controller is inactive")
+    for _ in range(3):
+        robot.supervisor.fault("controller", inactive, robot.now_ns)
+        robot.step(0.1)
+    assert robot.supervisor.counts["stops"] == 1
+    assert robot.speed == 0.0
+    assert robot.activity is Activity.HOLDING
+    assert robot.reason() is Reason.CONTROLLER_INACTIVE
+    assert robot.supervisor.enable(robot.now_ns) == (False, "arm_controller is inactive")
+    robot.supervisor.fault("controller", None, robot.now_ns)
+    assert isinstance(robot.send(), Command)
+
+
+def test_a_chunk_without_a_successor_is_named_as_the_reason_to_stop():
+    robot = Robot()
+    robot.send()
+    robot.step(2.0)
+    assert [event.reason for _, event in robot.reports] == [Reason.NO_NEW_CHUNK]
+    assert robot.supervisor.event.reason is Reason.NO_NEW_CHUNK
+
+
+def test_the_speed_changes_while_the_arm_moves():
+    robot = Robot()
+    robot.send(robot.chunk(rate_rad_s=0.6))
+    robot.step(0.4)
+    robot.supervisor.set_speed_scale(0.4)
+    for _ in range(4):
+        before, position = robot.sent[-1], robot.position[0]
+        command = robot.send(robot.chunk(rate_rad_s=0.6, age_s=0.0))
+        assert isinstance(command, Command)
+        assert check_command(command, before, robot.supervisor.executor.limits, planner()) == []
+        robot.step(0.26)
+    assert (robot.position[0] - position) / 0.26 == pytest.approx(0.6 * 0.4, rel=0.25)
+
+
+def test_a_stop_in_the_middle_of_a_chunk_stays_on_its_path():
+    robot = Robot()
+    command = robot.send(robot.chunk(rate_rad_s=0.8, steps=20))
+    robot.step(0.7)
+    robot.supervisor.stop(Refusal(Reason.STOP_REQUESTED, ""), robot.now_ns)
+    stop = robot.sent[-1]
+    assert check_command(stop, command, robot.supervisor.executor.limits, planner()) == []
+    curve = command.path.sample(np.linspace(0, command.path.duration_s, 4000))[0]
+    for position in stop.path.positions:
+        assert np.abs(curve - position).max(axis=1).min() < 1e-3
 
 
 def test_disabling_brakes():
@@ -233,8 +380,8 @@ def test_a_chunk_far_from_the_running_motion_is_refused_and_the_arm_stops_softly
     assert robot.supervisor.executor.running is running
 
 
-@pytest.mark.parametrize(("mode", "accepted"), [("splice", 10), ("temporal_ensemble", 10), ("receding_horizon", 2),
-                                                ("open_loop", 2)])
+@pytest.mark.parametrize(("mode", "accepted"), [("splice", 10), ("rtc", 10), ("temporal_ensemble", 10),
+                                                ("receding_horizon", 2), ("open_loop", 2)])
 def test_modes_differ_in_how_many_chunks_they_take(mode, accepted):
     robot = Robot(mode=mode, execute_steps=5)
     for _ in range(10):
@@ -247,8 +394,10 @@ def test_modes_differ_in_how_many_chunks_they_take(mode, accepted):
 def test_speed_scale_takes_longer_to_the_same_place():
     full, half = Robot(), Robot(speed_scale=0.5)
     first, second = full.send(), half.send()
-    assert second.content_end_ns - second.handoff_ns == pytest.approx(2 * (first.content_end_ns - first.handoff_ns),
-                                                                      rel=0.01)
+    # Action j is due (j + 1) steps after the observation, and a step is twice as long.
+    for command, step_s in ((first, 0.1), (second, 0.2)):
+        stamp_ns = command.handoff_ns - 110_000_000
+        assert command.content_end_ns - stamp_ns == pytest.approx(10 * step_s * 1e9, rel=0.01)
     np.testing.assert_allclose(second.state(second.content_end_ns).position,
                                first.state(first.content_end_ns).position, atol=0.02)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,12 @@ from numpy.typing import NDArray
 from corft_core.contract import Contract
 from corft_core.execution.reasons import Reason, Refusal, RefusedError
 from corft_core.execution.schedule import Waypoints
-from corft_core.planning.interface import MotionPlanner
+from corft_core.planning.interface import MotionPlanner, PlanningError
 from corft_core.trajectory import JointPath
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """``path``'s segment from waypoint ``segment`` to the next is not clear."""
-
-    segment: int
-    refusal: Refusal
+# A quintic that accelerates at 10 rad/s² leaves the straight line between points so far apart by 0.001 rad.
+CURVE_STEP_S = 0.03
 
 
 class Clearance:
@@ -29,72 +23,123 @@ class Clearance:
 
     def __init__(self, contract: Contract, planner: MotionPlanner) -> None:
         self._planner = planner
-        self._names = contract.robot.joints
         self._tool = contract.robot.tool_frame
         self._low = np.array(contract.workspace.min_m)
         self._high = np.array(contract.workspace.max_m)
 
-    def first_hit(self, path: JointPath) -> Hit | None:
-        """The first segment that collides or takes the tool out of the workspace."""
-        collision = self._planner.first_collision(path.positions)
-        outside = self._leaves_workspace(path)
-        if collision is not None and (outside is None or collision <= outside.segment):
-            time_s = float(path.times_s[collision])
-            return Hit(collision, Refusal(Reason.COLLISION, f"{self._pair(path, collision)} {time_s:.2f} s from now"))
-        return outside
+    def first_hit(self, path: JointPath) -> Refusal | None:
+        """Where the path, as a controller interpolates it, first collides or takes the tool out of the workspace."""
+        times = curve_times(path)
+        curve = path.sample(times)[0]
+        collision = self._planner.first_collision(curve)
+        outside = self._leaves_workspace(curve)
+        if collision is not None and (outside is None or collision <= outside[0]):
+            return Refusal(Reason.COLLISION, f"{self._pair(curve, collision)} {times[collision]:.2f} s from now")
+        return None if outside is None else outside[1]
 
-    def held(self, start: Array, waypoints: Waypoints, press_rad: float, back: int, reason: Refusal) -> Waypoints:
-        """The waypoints without what is not clear, in straight lines from ``start`` (J,).
+    def free(self, position: Array) -> bool:
+        """Whether the arm may stand at ``position`` (J,)."""
+        return not self._planner.in_collision(position) and self._leaves_workspace(position[None]) is None
 
-        An action within ``press_rad`` of the last clear one is replaced by that one: the arm waits at the obstacle
-        while the gripper goes on, as when a grasp is aimed a little into the table. An action farther in ends the
-        chunk. The arm then stops ``back`` actions earlier. Raises RefusedError with ``reason`` when nothing is left.
-        """
-        positions: list[Array] = []
-        first_held: int | None = None
+    def clear_count(self, start: Array, positions: Array) -> tuple[int, NDArray[np.bool_]]:
+        """How many leading actions (M, J) straight lines from ``start`` reach, and which of the M can be reached from
+        the last clear one before them, (M,) bool."""
+        clear = np.zeros(len(positions), dtype=bool)
         last = start
-        for position in waypoints.positions:
-            line = JointPath(self._names, np.array([0.0, 1.0]), np.stack([last, position]))
-            if self.first_hit(line) is None:
+        for row, position in enumerate(positions):
+            line = np.stack([last, position])
+            clear[row] = self._planner.first_collision(line) is None and self._leaves_workspace(line) is None
+            if clear[row]:
                 last = position
-            elif np.max(np.abs(position - last)) > press_rad:
-                break
-            elif first_held is None:
-                first_held = len(positions)
-            positions.append(last)
-        count = len(positions)
-        if first_held is None:
-            count -= back
-        else:
-            wait = positions[first_held]
-            stop = max(first_held - back, 0)
-            rest = start if stop == 0 else positions[stop - 1]
-            for i in range(stop, count):
-                if i > first_held and positions[i] is not wait:
-                    break
-                positions[i] = rest
-        if count < 1:
-            raise RefusedError(reason.reason, reason.message)
-        kept = waypoints.first(count)
-        return replace(kept, positions=np.stack(positions[:count]))
+        return int(np.argmin(clear)) if not np.all(clear) else len(clear), clear
 
-    def _leaves_workspace(self, path: JointPath) -> Hit | None:
-        """A waypoint outside, and farther outside than the start: an arm that stands outside may come back in."""
-        tools = np.stack([self._planner.forward_kinematics(q)[:3, 3] for q in path.positions])
+    def _leaves_workspace(self, curve: Array) -> tuple[int, Refusal] | None:
+        """A row outside, and farther outside than the first: an arm that stands outside may come back in."""
+        tools = self._planner.poses(curve)[:, :3, 3]
         excess = np.maximum(self._low - tools, tools - self._high)
-        worse = np.argwhere(excess > np.maximum(excess[0], 0.0) + 1e-3)
+        worse = np.argwhere(excess > (np.maximum(excess[0], 0.0) + 1e-3 if len(curve) > 1 else 0.0))
         if len(worse) == 0:
             return None
         row, axis = worse[0]
         message = (f"{self._tool} would be at {'xyz'[axis]} = {tools[row, axis]:.3f} m, the workspace is "
                    f"{self._low[axis]:.3f} to {self._high[axis]:.3f} m")
-        return Hit(max(int(row) - 1, 0), Refusal(Reason.WORKSPACE, message))
+        return max(int(row) - 1, 0), Refusal(Reason.WORKSPACE, message)
 
-    def _pair(self, path: JointPath, segment: int) -> str:
-        begin = path.positions[segment]
-        end = path.positions[min(segment + 1, len(path.positions) - 1)]
+    def _pair(self, curve: Array, segment: int) -> str:
+        begin, end = curve[segment], curve[min(segment + 1, len(curve) - 1)]
         for part in np.linspace(0.0, 1.0, 9):
             pairs = self._planner.in_collision(begin + part * (end - begin))
             if pairs:
                 return " and ".join(pairs[0]) + " would touch"
         return "the arm would touch something"
+
+
+def curve_times(path: JointPath, step_s: float = CURVE_STEP_S) -> Array:
+    """The path's times, with more in between so that they are at most ``step_s`` apart."""
+    spans = np.diff(path.times_s)
+    parts = np.maximum(np.ceil(spans / step_s - 1e-9), 1).astype(int)
+    within = np.arange(int(parts.sum())) - np.repeat(np.cumsum(parts) - parts, parts)
+    inner = np.repeat(path.times_s[:-1], parts) + within * np.repeat(spans / parts, parts)
+    return np.append(inner, path.times_s[-1])
+
+
+def held(start: Array, waypoints: Waypoints, clear: NDArray[np.bool_], press_rad: float, back: int,
+         reason: Refusal) -> Waypoints:
+    """The waypoints without what is not ``clear`` (M,).
+
+    An action within ``press_rad`` of the last clear one is replaced by that one: the arm waits at the obstacle while
+    the gripper goes on, as when a grasp is aimed a little into the table. An action farther in ends the chunk. The arm
+    then stops ``back`` actions earlier. Raises RefusedError with ``reason`` when nothing is left.
+    """
+    positions: list[Array] = []
+    first_held: int | None = None
+    last = start
+    for position, is_clear in zip(waypoints.positions, clear, strict=True):
+        if is_clear:
+            last = position
+        elif np.max(np.abs(position - last)) > press_rad:
+            break
+        elif first_held is None:
+            first_held = len(positions)
+        positions.append(last)
+    count = len(positions)
+    if first_held is None:
+        count -= back
+    else:
+        wait = positions[first_held]
+        stop = max(first_held - back, 0)
+        rest = start if stop == 0 else positions[stop - 1]
+        for i in range(stop, count):
+            if i > first_held and positions[i] is not wait:
+                break
+            positions[i] = rest
+    if count < 1:
+        raise RefusedError(reason.reason, reason.message)
+    return waypoints.first(count).at(np.stack(positions[:count]))
+
+
+def around(start: Array, waypoints: Waypoints, free_count: int, clearance: Clearance, planner: MotionPlanner,
+           step_s: float, time_s: float) -> Waypoints | None:
+    """The waypoints with a planned way from the last of ``free_count`` clear ones to the first later one where the arm
+    may stand, a point every ``step_s``; the gripper waits meanwhile. None when no such way is found in ``time_s``."""
+    begin = start if free_count == 0 else waypoints.positions[free_count - 1]
+    later = [row for row in range(free_count, len(waypoints.due_s)) if clearance.free(waypoints.positions[row])]
+    if not later:
+        return None
+    goal = later[0]
+    try:
+        path = planner.plan(begin, waypoints.positions[goal], planning_time_s=time_s)
+    except PlanningError:
+        return None
+    times = np.append(np.arange(step_s, path.duration_s - step_s / 2, step_s), path.duration_s)
+    since = 0.0 if free_count == 0 else float(waypoints.due_s[free_count - 1])
+    rest = slice(goal + 1, None)
+    due_s = np.concatenate([waypoints.due_s[:free_count], since + times,
+                            since + path.duration_s + waypoints.due_s[rest] - waypoints.due_s[goal]])
+    gripper = waypoints.gripper
+    if gripper is not None:
+        waiting = np.full(len(times), gripper[max(free_count - 1, 0)])
+        waiting[-1] = gripper[goal]
+        gripper = np.concatenate([gripper[:free_count], waiting, gripper[rest]])
+    positions = np.concatenate([waypoints.positions[:free_count], path.sample(times)[0], waypoints.positions[rest]])
+    return replace(waypoints, due_s=due_s, positions=positions, gripper=gripper)

@@ -1,96 +1,50 @@
 """From action chunks to motions that keep every limit: the eight steps, without ROS.
 
-Whatever goes into :class:`ChunkExecutor`, what comes out is finite, keeps position, velocity and acceleration limits,
-continues the running motion in position, velocity and acceleration, was checked for collision with its braking tail,
-and ends at rest. A refusal leaves the running motion as it is, and that ends in its own braking tail: so a missing,
-late or refused chunk is a soft stop. ``tests/unit/test_execution_invariants.py`` holds this.
+Whatever goes into :class:`ChunkExecutor`, what comes out is finite, keeps position, velocity, acceleration and jerk
+limits as a controller interpolates it, continues the running motion in position, velocity and acceleration, was
+checked for collision with its braking tail, and ends at rest. A refusal leaves the running motion as it is, and that
+ends in its own braking tail: so a missing, late or refused chunk is a soft stop. :mod:`corft_core.execution.verify`
+checks all of this independently; ``tests/unit/test_execution_invariants.py`` holds it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corft_core.contract import Contract
-from corft_core.execution import splice
-from corft_core.execution.brake import brake
+from corft_core.execution import cartesian, splice
+from corft_core.execution.brake import brake_along, brake_joints
 from corft_core.execution.chunk import Chunk, checked
-from corft_core.execution.clearance import Clearance
-from corft_core.execution.limits import MotionLimits, worst_excess
+from corft_core.execution.command import Command, Committed, handoff_time, joined, standing
+from corft_core.execution.limits import worst_excess
+from corft_core.execution.options import ExecutorOptions
+from corft_core.execution.paths import RESERVE, PathMaker
 from corft_core.execution.reasons import Reason, Refusal, RefusedError
-from corft_core.execution.schedule import Waypoints, remaining, stretched
-from corft_core.execution.spline import Fit, State, fit
+from corft_core.execution.schedule import remaining, stretched
+from corft_core.execution.spline import State
 from corft_core.execution.watchdog import Measured
 from corft_core.planning.interface import MotionPlanner, PlanningError
 from corft_core.trajectory import JointPath
 
 Array = NDArray[np.float64]
-# Part of the limits that planning uses; the rest absorbs rounding and what lies between the knots.
-RESERVE = 0.95
 REST_RAD_S = 0.05
+# A stop along the path may take so much longer than one that leaves it.
+LONGER_STOP, LONGER_STOP_S = 2.0, 0.2
+DELAYS_KEPT = 10
+TRANSPORT_S = 0.01  # to the controller
 
 
 @dataclass(frozen=True)
-class ExecutorOptions:
-    """How chunks are executed. Times in s, lengths in rad."""
+class Prepared:
+    """A command that is not in force yet, the chunk it came from, and the executor's generation it continues."""
 
-    mode: splice.ChunkMode = "splice"
-    speed_scale: float = 1.0  # 1: as predicted; 0.5: at half the speed
-    handoff_s: float = 0.06  # from receiving a chunk to following it: covers computing and the way to the controller
-    blend_s: float = 0.2  # over how long the running motion fades out
-    max_splice_rad: float = 0.3  # larger differences within the blend are refused
-    press_rad: float = 0.05  # an action this little beyond contact is held back, a farther one ends the chunk
-    max_deviation_rad: float = 0.08  # of the spline from an action, else the chunk is slowed down
-    max_gap_rad: float = 0.5  # from the commanded position to a chunk's first action
-    steepest: float = 2.0  # an action that needs more than so many times the velocity limit is a jump
-    slowest: float = 6.0  # than at speed_scale; a chunk that needs even more time is refused
-    min_actions: int = 2  # fewer left: refused
-    execute_steps: int = 5  # receding_horizon
-    ensemble_decay: float = 0.01  # temporal_ensemble
-    horizon_s: float = 3.0  # of a chunk, more is cut off
-    knot_s: float = 0.05  # of the spline
-    smoothing_s: float = 0.04  # details of a chunk shorter than this are smoothed
-
-    def __post_init__(self) -> None:
-        if self.mode not in splice.CHUNK_MODES:
-            raise ValueError(f"mode must be one of {', '.join(splice.CHUNK_MODES)}, got {self.mode!r}")
-        if not 0.0 < self.speed_scale <= 1.0:
-            raise ValueError(f"speed_scale must be in (0, 1], got {self.speed_scale}")
-
-
-@dataclass(frozen=True)
-class Command:
-    """A motion to send at once: ``path`` starts at ``start_ns`` and replaces what runs.
-
-    Up to ``handoff_ns`` it repeats the running motion, so the controller may take it over at any moment until then.
-    ``gripper`` holds ``(due_ns, opening)``, replacing what is scheduled from ``handoff_ns`` on.
-    """
-
-    kind: Literal["chunk", "hold", "move"]
-    path: JointPath
-    start_ns: int
-    handoff_ns: int
-    content_end_ns: int
-    gripper: tuple[tuple[int, float], ...] = ()
-    number: int = 0
-    dropped: int = 0
-    used: int = 0
-    stretch: float = 1.0
-    splice_offset_rad: float = 0.0
-    deviation_rad: float = 0.0
-    truncated: Refusal | None = None
-
-    @property
-    def end_ns(self) -> int:
-        """When the motion is at rest."""
-        return self.start_ns + round(self.path.duration_s * 1e9)
-
-    def state(self, time_ns: int) -> State:
-        """Commanded state at an absolute time, at rest after the end."""
-        return State(*self.path.sample((time_ns - self.start_ns) * 1e-9))
+    command: Command
+    chunk: Chunk
+    generation: int
 
 
 @dataclass
@@ -106,16 +60,29 @@ class _History:
 
 
 class ChunkExecutor:
-    """Turns chunks into commands. Knows what it commanded; never looks at a clock itself."""
+    """Turns chunks into commands. Knows what it commanded; never looks at the time of day itself.
+
+    Only :meth:`prepare` uses the planner and takes long; it changes nothing, so it may run in another thread.
+    """
 
     def __init__(self, contract: Contract, planner: MotionPlanner, options: ExecutorOptions | None = None) -> None:
-        self.options = options or ExecutorOptions()
         self.names = contract.robot.joints
-        self.limits = MotionLimits.of(contract, planner.position_limits)
-        self._contract = contract
-        self._clearance = Clearance(contract, planner)
+        self._contract, self._planner = contract, planner
+        self._paths = PathMaker(contract, planner, options or ExecutorOptions())
+        self.limits = self._paths.limits
         self._running: Command | None = None
+        self._generation = 0
         self._history = _History()
+        self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
+
+    @property
+    def options(self) -> ExecutorOptions:
+        """How chunks are executed; what is set holds from the next chunk on."""
+        return self._paths.options
+
+    @options.setter
+    def options(self, options: ExecutorOptions) -> None:
+        self._paths.options = options
 
     @property
     def running(self) -> Command | None:
@@ -124,11 +91,13 @@ class ChunkExecutor:
 
     def commanded_state(self, time_ns: int) -> State | None:
         """What the controller was told for ``time_ns``; None when nothing was commanded yet."""
-        return None if self._running is None else self._running.state(time_ns)
+        running = self._running
+        return None if running is None else running.state(time_ns)
 
     def at_rest(self, now_ns: int) -> bool:
         """Whether the running motion has ended."""
-        return self._running is None or now_ns >= self._running.end_ns
+        running = self._running
+        return running is None or now_ns >= running.end_ns
 
     def reset(self, after_ns: int | None = None) -> None:
         """Forget what was commanded: the next motion starts from the measured state.
@@ -136,35 +105,92 @@ class ChunkExecutor:
         Chunks from observations at or before ``after_ns`` are refused from now on.
         """
         self._running = None
+        self._generation += 1
         self._history = _History(after_ns)
+
+    def clock_jumped(self, by_ns: int, now_ns: int) -> None:
+        """Go on in the time after the jump as if it had always been so; refuse chunks from before."""
+        if self._running is not None:
+            self._running = self._running.later(by_ns)
+        self._generation += 1
+        self._history = _History(now_ns)
+
+    def committed_actions(self, stamp_ns: int, dt_s: float, count: int) -> Committed | None:
+        """What is executed at up to ``count`` steps of ``dt_s`` after ``stamp_ns``, as far as the running chunk goes.
+
+        For a policy that predicts while its last chunk runs; None when no chunk has anything left.
+        """
+        running = self._running
+        if running is None or running.kind != "chunk":
+            return None
+        dt_s = dt_s / self.options.speed_scale
+        due_ns = stamp_ns + np.round(np.arange(1, count + 1) * dt_s * 1e9).astype(np.int64)
+        due_ns = due_ns[due_ns <= running.content_end_ns]
+        if len(due_ns) == 0:
+            return None
+        gripper = None
+        if running.gripper:
+            times, openings = (np.array(column) for column in zip(*running.gripper, strict=True))
+            gripper = openings[np.clip(np.searchsorted(times, due_ns, side="right") - 1, 0, None)]
+        return Committed(stamp_ns, dt_s, running.states(due_ns), gripper, max(self._delays, default=0))
 
     def accept(self, chunk: Chunk, now_ns: int, measured: Measured) -> Command | Refusal:
         """The command that executes ``chunk`` from now on, which becomes the running one; or why not."""
+        prepared = self.prepare(chunk, now_ns, measured)
+        return prepared if isinstance(prepared, Refusal) else self.commit(prepared, now_ns)
+
+    def prepare(self, chunk: Chunk, now_ns: int, measured: Measured) -> Prepared | Refusal:
+        """The command that would execute ``chunk`` from now on, or why not."""
+        generation = self._generation
         try:
-            command = self._plan(chunk, now_ns, measured)
+            command, single = self._plan(chunk, now_ns, measured)
         except RefusedError as refused:
             return refused.refusal
         except PlanningError as error:
             return Refusal(Reason.PLANNING_FAILED, f"the path can't be checked for collision: {error}")
-        self._running = command
-        return command
+        return Prepared(command, single, generation)
+
+    def commit(self, prepared: Prepared, now_ns: int) -> Command | Refusal:
+        """Put the command in force, unless something else was meanwhile or its hand-off is over."""
+        command = prepared.command
+        if prepared.generation != self._generation:
+            return Refusal(Reason.SUPERSEDED, "a stop or another motion came while the chunk was planned")
+        left_s = (command.handoff_ns - now_ns) * 1e-9
+        if left_s < min(TRANSPORT_S, self.options.handoff_s / 4):
+            return Refusal(Reason.PLANNING_LATE, f"planning ended {left_s:.3f} s before the hand-off, which leaves no "
+                                                 "time to send the motion; raise handoff_s (now "
+                                                 f"{self.options.handoff_s:.3f} s) or give the executor a core")
+        self._history.add(prepared.chunk, now_ns)
+        self._delays.append(command.delay_steps)
+        return self._take(command)
 
     def hold(self, now_ns: int) -> Command | None:
         """Brake and stay, which becomes the running command; None when nothing was commanded yet.
 
-        As with a chunk the running motion goes on until the hand-off, so that the controller sees no step.
+        As with a chunk the running motion goes on until the hand-off, so that the controller sees no step. The stop
+        stays on the path that was checked, unless it then took much longer than one that leaves it.
         """
         anchor = self._running
-        if anchor is None:
-            return None
-        handoff_ns = now_ns + round(self.options.handoff_s * 1e9)
-        path = _with_prefix(anchor, now_ns, handoff_ns, brake(self.names, anchor.state(handoff_ns), self.limits))
-        self._running = Command("hold", path, now_ns, handoff_ns, now_ns)
-        return self._running
+        if anchor is None or (anchor.kind == "hold" and not self.at_rest(now_ns)):
+            return anchor
+        if self.at_rest(now_ns):
+            return self._take(standing(self.names, anchor.path.positions[-1], now_ns))
+        handoff_ns = handoff_time(anchor, now_ns, self.options.handoff_s)
+        aside = brake_joints(self.names, anchor.state(handoff_ns), self.limits)
+        longest_s = LONGER_STOP * aside.duration_s + LONGER_STOP_S
+        along = brake_along(anchor.path, (handoff_ns - anchor.start_ns) * 1e-9, self.limits, longest_s)
+        start_ns, path = joined(anchor, now_ns, handoff_ns, aside if along is None else along)
+        return self._take(Command("hold", path, start_ns, handoff_ns, now_ns))
 
     def move(self, path: JointPath, now_ns: int) -> Command | Refusal:
-        """Follow a planned ``path`` (cubic or quintic, ending at rest) from where the arm rests, for example home."""
-        excess = worst_excess(path, self.limits, tolerance=0.02)
+        """Follow a planned ``path`` (quintic, ending at rest) from where the arm rests, for example home.
+
+        The path must have been checked for collision.
+        """
+        # An arm that stands outside its limits is moved back inside.
+        reached = replace(self.limits, low=np.minimum(self.limits.low, path.positions[0]),
+                          high=np.maximum(self.limits.high, path.positions[0]))
+        excess = worst_excess(path, reached, tolerance=0.02)
         if excess is not None:
             return Refusal(Reason.DYNAMIC_LIMIT, f"the planned motion breaks a limit: {excess}")
         if not self.at_rest(now_ns):
@@ -176,39 +202,43 @@ class ChunkExecutor:
             if gap[joint] > 1e-3:
                 return Refusal(Reason.STEP_TOO_LARGE, f"the planned motion starts {gap[joint]:.3f} rad from where "
                                                       f"{self.names[joint]} is held")
-        end_ns = now_ns + round(path.duration_s * 1e9)
-        self._running = Command("move", path, now_ns, now_ns, end_ns)
-        return self._running
+        handoff_ns = now_ns + round(self.options.handoff_s * 1e9)
+        start_ns, path = joined(standing(self.names, path.positions[0], now_ns), now_ns, handoff_ns, path)
+        return self._take(Command("move", path, start_ns, handoff_ns, start_ns + round(path.duration_s * 1e9)))
 
-    def _plan(self, raw: Chunk, now_ns: int, measured: Measured) -> Command:
+    def _take(self, command: Command) -> Command:
+        self._running = command
+        self._generation += 1
+        return command
+
+    def _plan(self, raw: Chunk, now_ns: int, measured: Measured) -> tuple[Command, Chunk]:
         options = self.options
         chunk = checked(raw, self.names, np.stack([self.limits.low, self.limits.high]),
-                        self._contract.limits.position_margin_rad)
+                        self._contract.limits.position_margin_rad, self._contract.gripper is not None)
         self._refuse_wrong_time(chunk, now_ns)
+        # At part of the speed every action is due later, and less of the chunk is over at the hand-off.
+        chunk = replace(chunk, dt_s=chunk.dt_s / options.speed_scale)
         anchor = self._anchor(now_ns, measured)
-        handoff_ns = now_ns + round(options.handoff_s * 1e9)
+        handoff_ns = handoff_time(anchor, now_ns, options.handoff_s)
         start = anchor.state(handoff_ns)
+        cut: Refusal | None = None
+        if chunk.cartesian:
+            chunk, cut = cartesian.to_joints(chunk, start.position, handoff_ns, self._planner, self.limits,
+                                             options.steepest, options.min_actions)
         single = chunk
         if options.mode == "temporal_ensemble":
             chunk = splice.ensembled(chunk, self._history.chunks, options.ensemble_decay)
-        waypoints = remaining(chunk, handoff_ns, options.min_actions, options.horizon_s)
-        offset = 0.0
+        waypoints = remaining(chunk, handoff_ns, options.min_actions, options.horizon_s / options.speed_scale)
         overlap_s = (anchor.content_end_ns - handoff_ns) * 1e-9
-        if overlap_s > 0:
-            overlap = splice.Overlap(lambda time_s: anchor.state(handoff_ns + round(time_s * 1e9)).position, overlap_s)
-            blend_s = options.blend_s if options.mode in ("splice", "temporal_ensemble") else 0.0
-            offset, joint = splice.offset(waypoints, overlap, blend_s)
-            splice.refuse_far(offset, joint, options.max_splice_rad, self.names)
-            waypoints = splice.blended(waypoints, overlap, blend_s)
+        due_ns = handoff_ns + np.round(waypoints.due_s * 1e9).astype(np.int64)
+        waypoints, offset = splice.blended(
+            waypoints, anchor.states(due_ns), overlap_s, splice.running_weight(waypoints, len(raw.positions), options),
+            options.max_splice_rad, self.names)
         waypoints = stretched(waypoints, start, self.limits.scaled(RESERVE), self.names, options.steepest,
-                              options.max_gap_rad, 1.0 / options.speed_scale)
-        path, solution, waypoints, truncated = self._clear_path(start, waypoints, anchor, now_ns, handoff_ns)
-        self._history.add(single, now_ns)
-        due_ns = [handoff_ns + round(due_s * 1e9) for due_s in waypoints.due_s]
-        return Command("chunk", path, now_ns, handoff_ns, due_ns[-1],
-                       tuple(zip(due_ns, (float(opening) for opening in waypoints.gripper), strict=True)),
-                       chunk.number, waypoints.dropped, len(due_ns), waypoints.stretch, offset, solution.residual_rad,
-                       truncated)
+                              options.max_gap_rad)
+        draft = Command("chunk", anchor.path, now_ns, handoff_ns, handoff_ns, number=chunk.number,
+                        delay_steps=waypoints.dropped, splice_offset_rad=offset, truncated=cut)
+        return self._paths.complete(draft, start, waypoints, anchor, now_ns), single
 
     def _refuse_wrong_time(self, chunk: Chunk, now_ns: int) -> None:
         age_s = (now_ns - chunk.stamp_ns) * 1e-9
@@ -230,9 +260,10 @@ class ChunkExecutor:
             raise RefusedError(Reason.BUSY, "a planned motion runs; chunks are taken again when it has ended")
         if running.kind == "hold":
             raise RefusedError(Reason.BUSY, "the arm is braking; chunks are taken again when it stands")
-        until_ns = running.content_end_ns - round((self.options.handoff_s + chunk.dt_s) * 1e9)
+        step_s = chunk.dt_s / self.options.speed_scale
+        until_ns = running.content_end_ns - round((self.options.handoff_s + step_s) * 1e9)
         if self.options.mode == "receding_horizon":
-            until_ns = min(until_ns, running.handoff_ns + round((self.options.execute_steps - 1) * chunk.dt_s * 1e9))
+            until_ns = min(until_ns, running.handoff_ns + round((self.options.execute_steps - 1) * step_s * 1e9))
         if self.options.mode in ("open_loop", "receding_horizon") and now_ns < until_ns:
             raise RefusedError(Reason.BUSY, f"mode {self.options.mode}: the running chunk has "
                                             f"{(until_ns - now_ns) * 1e-9:.2f} s to go")
@@ -249,69 +280,5 @@ class ChunkExecutor:
         joint = int(np.argmax(outside))
         if outside[joint] > 0:
             raise RefusedError(Reason.POSITION_LIMIT, f"{self.names[joint]} stands {outside[joint]:.3f} rad outside "
-                                                      "its limits; move the arm back by hand or in its own interface")
-        position = np.stack([measured.position] * 2)
-        zeros = np.zeros_like(position)
-        path = JointPath(self.names, np.array([0.0, 0.01]), position, zeros, zeros)
-        return Command("hold", path, now_ns, now_ns, now_ns)
-
-    def _clear_path(self, start: State, waypoints: Waypoints, anchor: Command, now_ns: int,
-                    handoff_ns: int) -> tuple[JointPath, Fit, Waypoints, Refusal | None]:
-        """Path within limits and free of collision, through all waypoints or as far as they are free (step 6)."""
-        truncated: Refusal | None = None
-        kept = waypoints
-        for back in (0, 1, 2, 4, 8):  # how many actions earlier to stop when stopping at the last free one is too late
-            solution, fitted = self._fit(start, kept)
-            path = _with_prefix(anchor, now_ns, handoff_ns, solution.path)
-            hit = self._clearance.first_hit(path)
-            if hit is None:
-                return path, solution, fitted, truncated
-            truncated = truncated or hit.refusal
-            kept = self._clearance.held(start.position, waypoints, self.options.press_rad, back, truncated)
-        assert truncated is not None
-        raise RefusedError(truncated.reason, truncated.message)
-
-    def _fit(self, start: State, waypoints: Waypoints) -> tuple[Fit, Waypoints]:
-        """Spline through the waypoints, slowed down until it meets them. Raises RefusedError."""
-        options, limits = self.options, self.limits.scaled(RESERVE)
-        kept = waypoints
-        problem = "the motion can't be continued within the limits"
-        slowest = options.slowest / options.speed_scale
-        while kept.stretch <= slowest:
-            solution = fit(self.names, start, kept.due_s, kept.positions, self._tail_s(kept, start), limits,
-                           options.knot_s, options.smoothing_s)
-            if solution is not None:
-                excess = worst_excess(solution.path, self.limits)
-                if excess is not None:
-                    problem = str(excess)
-                elif solution.residual_rad <= options.max_deviation_rad:
-                    return solution, kept
-                else:
-                    problem = (f"{self.names[solution.residual_joint]} would miss action "
-                               f"{kept.dropped + solution.residual_waypoint} by {solution.residual_rad:.3f} rad")
-            kept = replace(kept, due_s=kept.due_s * 1.4, stretch=kept.stretch * 1.4)
-        raise RefusedError(Reason.DYNAMIC_LIMIT, f"{problem}, even {slowest:.1f} times slower")
-
-    def _tail_s(self, waypoints: Waypoints, start: State) -> float:
-        """Length of the braking tail: from the last actions' speed, or the start's, at half the deceleration limit."""
-        if len(waypoints.due_s) > 1:
-            (before, last), (before_s, last_s) = waypoints.positions[-2:], waypoints.due_s[-2:]
-            speed = np.abs(last - before) / (last_s - before_s)
-        else:
-            speed = np.abs(start.velocity)
-        return 0.2 + float(np.max(np.minimum(speed, self.limits.velocity) / (0.5 * self.limits.acceleration)))
-
-
-def _with_prefix(anchor: Command, now_ns: int, handoff_ns: int, path: JointPath) -> JointPath:
-    """``path`` from the hand-off on, preceded by what the anchor does from now until then."""
-    lead_s = (handoff_ns - now_ns) * 1e-9
-    if lead_s <= 0:
-        return path
-    begin_s = (now_ns - anchor.start_ns) * 1e-9
-    inner = anchor.path.times_s - begin_s
-    times = [0.0, *(float(t) for t in inner if 1e-3 < t < lead_s - 1e-3)]
-    states = [anchor.path.sample(begin_s + t) for t in times]
-    return JointPath(path.names, np.concatenate([times, path.times_s + lead_s]),
-                     np.concatenate([np.stack([s[0] for s in states]), path.positions]),
-                     np.concatenate([np.stack([s[1] for s in states]), path.velocities]),  # type: ignore[list-item]
-                     np.concatenate([np.stack([s[2] for s in states]), path.accelerations]))  # type: ignore[list-item]
+                                                      "its limits; move the arm back with ~/recover")
+        return standing(self.names, measured.position, now_ns)

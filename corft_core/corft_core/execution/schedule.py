@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +20,37 @@ CRUISE = 0.9
 
 @dataclass(frozen=True)
 class Waypoints:
-    """M actions still to come. ``due_s`` (M,) from the hand-off, ``positions`` (M, J), ``gripper`` (M,)."""
+    """M actions still to come. ``due_s`` (M,) from the hand-off, ``positions`` (M, J), ``gripper`` (M,) or None."""
 
     due_s: Array
     positions: Array
-    gripper: Array
+    gripper: Array | None
     dropped: int = 0
     stretch: float = 1.0
 
     def first(self, count: int) -> Waypoints:
         """Only the first ``count`` actions."""
-        return Waypoints(self.due_s[:count], self.positions[:count], self.gripper[:count], self.dropped, self.stretch)
+        return replace(self, due_s=self.due_s[:count], positions=self.positions[:count],
+                       gripper=None if self.gripper is None else self.gripper[:count])
+
+    def at(self, positions: Array) -> Waypoints:
+        """The same times with other positions."""
+        return replace(self, positions=positions)
+
+    def later(self, factor: float) -> Waypoints:
+        """The same positions, ``factor`` times later."""
+        return replace(self, due_s=self.due_s * factor, stretch=self.stretch * factor)
+
+
+def first_left(chunk: Chunk, handoff_ns: int) -> int:
+    """Number of actions due less than half a step after ``handoff_ns``: they are over."""
+    return int(np.sum((chunk.due_ns - handoff_ns) * 1e-9 < 0.5 * chunk.dt_s))
 
 
 def remaining(chunk: Chunk, handoff_ns: int, min_actions: int, horizon_s: float) -> Waypoints:
     """Actions due half a step or more after ``handoff_ns`` and within ``horizon_s``. Raises RefusedError."""
     due_s = ((chunk.due_ns - handoff_ns) * 1e-9).astype(np.float64)
-    dropped = int(np.sum(due_s < 0.5 * chunk.dt_s))
+    dropped = first_left(chunk, handoff_ns)
     left = len(due_s) - dropped
     if left < min_actions:
         late_s = (handoff_ns - chunk.stamp_ns) * 1e-9
@@ -44,16 +58,17 @@ def remaining(chunk: Chunk, handoff_ns: int, min_actions: int, horizon_s: float)
                                                 f"after the observation, {min_actions} are needed: the policy is too "
                                                 "slow for its horizon")
     keep = slice(dropped, dropped + max(min_actions, int(np.sum(due_s[dropped:] <= horizon_s))))
-    return Waypoints(due_s[keep], chunk.positions[keep], chunk.gripper[keep], dropped)
+    return Waypoints(due_s[keep], chunk.positions[keep], None if chunk.gripper is None else chunk.gripper[keep],
+                     dropped)
 
 
 def stretched(waypoints: Waypoints, start: State, limits: MotionLimits, names: Sequence[str], steepest: float,
-              max_gap_rad: float, factor: float = 1.0) -> Waypoints:
+              max_gap_rad: float) -> Waypoints:
     """The waypoints later, so that straight lines between them keep the velocity limits.
 
-    Every interval is lengthened by what it needs, and at least by ``factor``. Raises RefusedError for a jump, which
-    slowing down does not make a motion: between two actions more than ``steepest`` times the velocity limit, or from
-    the start to the first action (where time was lost already) more than ``max_gap_rad``.
+    Every interval is lengthened by what it needs. Raises RefusedError for a jump, which slowing down does not make a
+    motion: between two actions more than ``steepest`` times the velocity limit, or from the start to the first action
+    (where time was lost already) more than ``max_gap_rad``.
     """
     intervals = np.diff(waypoints.due_s, prepend=0.0)
     steps = np.abs(np.diff(waypoints.positions, axis=0, prepend=start.position[None]))
@@ -71,9 +86,8 @@ def stretched(waypoints: Waypoints, start: State, limits: MotionLimits, names: S
                                f"{intervals[step + 1]:.2f} s after action {waypoints.dropped + step}, "
                                f"{needed[step + 1, joint]:.1f} times what its velocity limit "
                                f"{limits.velocity[joint]:.2f} rad/s allows; up to {steepest:.1f} times is slowed down")
-    due_s = np.cumsum(intervals * np.maximum(np.max(needed, axis=1), factor))
-    return Waypoints(due_s, waypoints.positions, waypoints.gripper, waypoints.dropped,
-                     waypoints.stretch * float(due_s[-1] / waypoints.due_s[-1]))
+    due_s = np.cumsum(intervals * np.maximum(np.max(needed, axis=1), 1.0))
+    return replace(waypoints, due_s=due_s, stretch=waypoints.stretch * float(due_s[-1] / waypoints.due_s[-1]))
 
 
 class GripperSchedule:

@@ -1,81 +1,93 @@
-"""How a new chunk takes over from the running one (step 3), and the four ways of executing chunks.
+"""How a new chunk takes over from the running one (step 3), and the five ways of executing chunks.
 
-``splice``: the newest chunk, blended over the first ``blend_s`` with what runs. ``receding_horizon``: the newest
-chunk after ``execute_steps`` actions of the last, no blend. ``open_loop``: every chunk to its end.
-``temporal_ensemble``: mean of all chunks that predict an action's time, weights exp(-decay·i) with i = 0 the oldest
-(ACT), then as ``splice``. Gripper openings are the newest chunk's in every mode.
+``splice``: the newest chunk, blended over the first ``blend_s`` with what runs. ``rtc`` (real-time chunking, Black et
+al. 2025): the policy predicts while the last chunk runs; of a chunk of h actions the d that the running chunk really
+took meanwhile are frozen, the next ones up to h - s are blended with it, less and less, and the last s are new.
+``receding_horizon``: the newest chunk after ``execute_steps`` actions of the last, no blend. ``open_loop``: every
+chunk to its end. ``temporal_ensemble``: mean of all chunks that predict an action's time, weights exp(-decay·i) with
+i = 0 the oldest (ACT), then as ``splice``. Gripper openings are the newest chunk's in every mode, never averaged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corft_core.errors import CorftError
 from corft_core.execution.chunk import Chunk
+from corft_core.execution.options import ExecutorOptions
 from corft_core.execution.reasons import Reason, RefusedError
 from corft_core.execution.schedule import Waypoints
 
 Array = NDArray[np.float64]
-ChunkMode = Literal["splice", "receding_horizon", "open_loop", "temporal_ensemble"]
-CHUNK_MODES: tuple[ChunkMode, ...] = get_args(ChunkMode)
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """What the running chunk still wants: its motion ``at(time_s)`` -> (J,), until ``end_s`` after the hand-off."""
-
-    at: Callable[[float], Array]
-    end_s: float
+def delay_steps(latency_s: float, handoff_s: float, dt_s: float) -> int:
+    """Actions d of a chunk that pass between its observation and the hand-off, for a latency of the policy."""
+    return max(0, math.ceil((latency_s + handoff_s) / dt_s - 1e-9))
 
 
-def offset(waypoints: Waypoints, overlap: Overlap, blend_s: float) -> tuple[float, int]:
-    """Largest difference [rad] between new and running motion within the blend, and its joint."""
-    near = np.flatnonzero(waypoints.due_s <= min(overlap.end_s, max(blend_s, waypoints.due_s[0] + 1e-9)))
-    if len(near) == 0:
-        return 0.0, 0
-    difference = np.abs(waypoints.positions[near] - np.stack([overlap.at(float(waypoints.due_s[i])) for i in near]))
-    _, joint = np.unravel_index(int(np.argmax(difference)), difference.shape)
-    return float(difference.max()), int(joint)
+def check_rtc(horizon: int, execute_steps: int, delay: int) -> None:
+    """Raise CorftError unless d <= s <= h - d, without which real-time chunking runs out of actions."""
+    if delay <= execute_steps <= horizon - delay:
+        return
+    advice = (f"set execute_steps to {delay} to {horizon - delay}" if 2 * delay <= horizon else
+              f"no execute_steps fits: the policy must answer within {horizon // 2} steps, use a longer horizon, or "
+              "chunk_mode splice")
+    raise CorftError(f"real-time chunking needs delay <= execute_steps <= horizon - delay, got a delay of {delay}, "
+                     f"execute_steps {execute_steps} and a horizon of {horizon} steps; {advice}")
 
 
-def refuse_far(amount: float, joint: int, limit: float, names: Sequence[str]) -> None:
-    """Raises RefusedError when the new chunk is farther than ``limit`` from the running motion."""
-    if amount > limit:
+def running_weight(waypoints: Waypoints, horizon: int, options: ExecutorOptions) -> Array:
+    """(M,) share of the running motion in each waypoint, falling from the hand-off on."""
+    if options.mode == "rtc":
+        index = waypoints.dropped + np.arange(len(waypoints.due_s))
+        fresh = horizon - options.execute_steps
+        c = np.clip((fresh - index) / max(fresh - waypoints.dropped + 1, 1), 0.0, 1.0)
+        return (c * np.expm1(c) / (math.e - 1)).astype(np.float64)
+    if options.mode in ("splice", "temporal_ensemble") and options.blend_s > 0:
+        x = np.clip(waypoints.due_s / options.blend_s, 0.0, 1.0)
+        return np.asarray(1.0 - x * x * (3 - 2 * x), dtype=np.float64)
+    return np.zeros(len(waypoints.due_s))
+
+
+def blended(waypoints: Waypoints, running: Array, until_s: float, weight: Array, max_rad: float,
+            names: Sequence[str]) -> tuple[Waypoints, float]:
+    """Waypoints moved towards the running motion, and how far the two differ [rad] where they overlap.
+
+    ``running`` (M, J): the running motion at the waypoints' times, which has content up to ``until_s``; ``weight``
+    (M,): its share. Raises RefusedError when the two differ by more than ``max_rad``.
+    """
+    weight = np.where(waypoints.due_s <= until_s, weight, 0.0)
+    compared = (weight > 0) | ((waypoints.due_s <= until_s) & (np.arange(len(weight)) == 0))
+    if not np.any(compared):
+        return waypoints, 0.0
+    difference = np.where(compared[:, None], np.abs(waypoints.positions - running), 0.0)
+    joint = int(np.argmax(difference)) % len(names)
+    amount = float(difference.max())
+    if amount > max_rad:
         raise RefusedError(Reason.SPLICE_TOO_LARGE, f"the new chunk is {amount:.3f} rad from the running motion at "
-                                                    f"{names[joint]}, at most {limit:.3f} rad are blended; the running "
-                                                    "motion ends in its own stop")
-
-
-def blended(waypoints: Waypoints, overlap: Overlap, blend_s: float) -> Waypoints:
-    """Waypoints within ``blend_s`` of the hand-off moved towards the running motion (smoothstep weights)."""
-    positions = waypoints.positions.copy()
-    for i, due_s in enumerate(waypoints.due_s):
-        if due_s >= blend_s or due_s > overlap.end_s:
-            break
-        x = due_s / blend_s
-        weight = x * x * (3 - 2 * x)
-        positions[i] = weight * positions[i] + (1 - weight) * overlap.at(float(due_s))
-    return Waypoints(waypoints.due_s, positions, waypoints.gripper, waypoints.dropped, waypoints.stretch)
+                                                    f"{names[joint]}, at most {max_rad:.3f} rad are blended; the "
+                                                    "running motion ends in its own stop")
+    share = weight[:, None]
+    return waypoints.at(share * running + (1 - share) * waypoints.positions), amount
 
 
 def ensembled(chunk: Chunk, earlier: Sequence[Chunk], decay: float) -> Chunk:
     """``chunk`` with its positions averaged over the ``earlier`` chunks (oldest first) that cover the same times."""
     due = chunk.due_ns
-    members = [*earlier, chunk]
     total = np.zeros_like(chunk.positions)
-    weights = np.zeros(len(due))
-    rank = np.zeros(len(due))
-    for member in members:
+    weights, rank = np.zeros(len(due)), np.zeros(len(due))
+    for member in [*earlier, chunk]:
         times = member.due_ns
         covered = (due >= times[0]) & (due <= times[-1])
         weight = np.where(covered, np.exp(-decay * rank), 0.0)
         origin = times[0]
-        values = np.stack([np.interp((due - origin) * 1e-9, (times - origin) * 1e-9, member.positions[:, joint])
-                           for joint in range(chunk.positions.shape[1])], axis=1)
+        values = np.stack([np.interp((due - origin) * 1e-9, (times - origin) * 1e-9, column)
+                           for column in member.positions.T], axis=1)
         total += weight[:, None] * values
         weights += weight
         rank += covered

@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import daqp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -134,6 +133,8 @@ def _within_limits(free: Array, first: Array, hessian: Array, gradient: Array, m
         broken |= np.any(np.abs(values[order]) > bounds[order], axis=0)
     if not np.any(broken):
         return free
+    import daqp  # here: what only needs this package's types, for example a launch file, must not need the solver
+
     free = free.copy()
     # Position bounds are bounds of the free control points themselves, the rest are rows scaled to ±1.
     for joint in np.flatnonzero(broken):

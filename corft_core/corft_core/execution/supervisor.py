@@ -1,25 +1,32 @@
-"""When the arm may move at all: enabling, stopping, stale inputs, moving home. Pure; the node only connects it."""
+"""When the arm may move at all: enabling, stopping, faults, stale inputs, planned moves. Pure; the node connects it."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corft_core.contract import Contract
 from corft_core.execution.chunk import Chunk
-from corft_core.execution.executor import ChunkExecutor, Command, ExecutorOptions
+from corft_core.execution.command import Command
+from corft_core.execution.executor import ChunkExecutor
+from corft_core.execution.options import ExecutorOptions
 from corft_core.execution.reasons import Reason, Refusal, RefusedError
 from corft_core.execution.schedule import GripperSchedule
-from corft_core.execution.watchdog import Measured, Watchdog
+from corft_core.execution.watchdog import ClockWatch, Measured, Watchdog
 from corft_core.planning.interface import MotionPlanner, PlanningError
+from corft_core.trajectory import JointPath
 
-CLOCK_JITTER_NS = 50_000_000
 REANCHOR_RAD = 0.05
-HOME_SCALE = 0.5
+MOVE_SCALE = 0.5
+MoveKind = Literal["home", "park", "approach", "recover"]
 
 
 class Activity(Enum):
@@ -37,183 +44,304 @@ class Supervisor:
     """Guards a :class:`ChunkExecutor`. Times are nanoseconds of one clock, given by the caller.
 
     ``send`` gets every motion to be sent at once; ``report`` every refusal and stop with a word on what happened.
-    ``simulated``: an arm that jumps is a reset simulation, not a broken encoder.
+    ``simulated``: an arm or a clock that jumps is a reset simulation, not a fault. ``clock`` reads that clock: for the
+    check that a planned motion still comes in time, and that the clock does not jump; None: neither is checked.
+
+    Only :meth:`chunk` and :meth:`plan_pending` use the planner and take long. They may run in a thread of their own:
+    they plan without ``lock``, and what they planned is dropped when a stop or another motion came meanwhile. All
+    other methods hold ``lock`` for a moment only, so a stop never waits for planning.
     """
 
     def __init__(self, contract: Contract, planner: MotionPlanner, options: ExecutorOptions,
                  send: Callable[[Command], None], report: Callable[[str, Refusal], None],
-                 simulated: bool = False) -> None:
+                 simulated: bool = False, clock: Callable[[], int] | None = None) -> None:
         self.executor = ChunkExecutor(contract, planner, options)
+        self.lock = threading.RLock()
         self.enabled = False
         self.event: Refusal | None = None  # the last refusal, truncation or stop; None after an accepted chunk
         self.stopped: Refusal | None = None  # latched until enable()
+        self.emergency: Refusal | None = None  # latched until clear_emergency_stop()
+        self.faults: dict[str, Refusal] = {}  # by who reports them, until they are cleared there
         self.stale: Refusal | None = None
         self.tracking_error_rad = 0.0
-        self.counts = {"accepted": 0, "refused": 0, "truncated": 0, "stops": 0}
+        self.counts = {"accepted": 0, "refused": 0, "truncated": 0, "replanned": 0, "stops": 0}
         self.compute_s: deque[float] = deque(maxlen=100)
-        self._contract, self._planner, self._simulated = contract, planner, simulated
+        self._contract, self._planner, self._simulated, self._clock = contract, planner, simulated, clock
         self._send, self._report_to = send, report
-        self._watchdog = Watchdog(contract)
+        self._watchdog, self._clock_watch = Watchdog(contract), ClockWatch(simulated)
         self._gripper = GripperSchedule()
         self._measured: Measured | None = None
-        self._newest_ns: int | None = None
-        self._home_pending = False
+        self._move: tuple[MoveKind, NDArray[np.float64] | None] | None = None
+        self._ended: Command | None = None  # the chunk whose end without a successor was reported
 
     def chunk(self, chunk: Chunk, now_ns: int) -> Command | Refusal:
         """Execute a chunk, or refuse it."""
         begin_s = time.perf_counter()
-        try:
-            measured = self._require_ready(now_ns)
-        except RefusedError as error:
-            return self.refuse(error.refusal, chunk.number)
-        outcome = self.executor.accept(chunk, now_ns, measured)
-        if isinstance(outcome, Refusal):
-            return self.refuse(outcome, chunk.number)
-        self._send(outcome)
-        self.compute_s.append(time.perf_counter() - begin_s)
-        self._gripper.replace(outcome.gripper, outcome.handoff_ns)
+        with self.lock:
+            try:
+                measured = self._require_ready(now_ns)
+            except RefusedError as error:
+                return self.refuse(error.refusal, chunk.number)
+        prepared = self.executor.prepare(chunk, now_ns, measured)
+        with self.lock:
+            if isinstance(prepared, Refusal):
+                return self.refuse(prepared, chunk.number)
+            commit_ns = self._clock() if self._clock else now_ns
+            try:
+                self._require_ready(commit_ns)
+            except RefusedError as error:
+                return self.refuse(error.refusal, chunk.number)
+            outcome = self.executor.commit(prepared, commit_ns)
+            if isinstance(outcome, Refusal):
+                return self.refuse(outcome, chunk.number)
+            self._send(outcome)
+            self._gripper.replace(outcome.gripper, outcome.handoff_ns)
+            self.compute_s.append(time.perf_counter() - begin_s)
+            self._accepted(outcome, len(chunk.positions))
+            return outcome
+
+    def _accepted(self, command: Command, horizon: int) -> None:
         self.counts["accepted"] += 1
+        self.counts["replanned"] += command.replanned
         self.event = None
-        if outcome.truncated is not None:
+        steps, delay = self.executor.options.execute_steps, command.delay_steps
+        if command.truncated is not None:
             self.counts["truncated"] += 1
-            self._report(f"chunk {chunk.number} cut to {outcome.used} actions", outcome.truncated)
-        return outcome
+            self._report(f"chunk {command.number} cut to {command.used} actions", command.truncated)
+        elif self.executor.options.mode == "rtc" and not delay <= steps <= horizon - delay:
+            self._report("real-time chunking is late", Refusal(
+                Reason.DELAY_TOO_LONG, f"{delay} of {horizon} actions had passed at the hand-off, execute_steps "
+                                       f"{steps} allows at most {min(steps, horizon - steps)}"))
 
     def refuse(self, refusal: Refusal, number: int) -> Refusal:
         """Count and report a refused chunk; what runs goes on to its own stop."""
-        self.counts["refused"] += 1
-        self._report(f"chunk {number} refused", refusal)
+        with self.lock:
+            self.counts["refused"] += 1
+            self._report(f"chunk {number} refused", refusal)
         return refusal
 
     def joint_state(self, measured: Measured, now_ns: int) -> None:
         """Compare the arm with its command; stop or start anew where they do not fit together."""
-        before, self._measured = self._measured, measured
-        newest_ns, self._newest_ns = self._newest_ns, now_ns
-        if newest_ns is not None and now_ns < newest_ns - CLOCK_JITTER_NS:
-            back_s = (newest_ns - now_ns) * 1e-9
-            self._forget(Refusal(Reason.CLOCK_JUMP, f"the clock went back {back_s:.2f} s"), now_ns)
-            before = None
-        jump = self._watchdog.teleported(before, measured)
-        if jump is not None and self._simulated:
-            self._forget(jump, now_ns)
-        elif jump is not None:
-            self.stop(jump, now_ns)
-        self.tracking_error_rad = self._watchdog.tracking_error(measured, self.executor.commanded_state)
-        off_track = self._watchdog.off_track(measured, self.executor.commanded_state)
-        if off_track is not None and self.enabled and self.stopped is None:
-            self.stop(off_track, now_ns)
+        with self.lock:
+            before = None if self._check_clock(now_ns) else self._measured
+            if before is not None and measured.stamp_ns < before.stamp_ns:
+                return  # overtaken on its way
+            self._measured = measured
+            jump = self._watchdog.teleported(before, measured)
+            if jump is not None and self._simulated:
+                self._forget(jump, now_ns)
+            elif jump is not None:
+                self.stop(jump, now_ns)
+            self.tracking_error_rad = self._watchdog.tracking_error(measured, self.executor.commanded_state)
+            off_track = self._watchdog.off_track(measured, self.executor.commanded_state)
+            if off_track is not None and self.enabled and self.stopped is None:
+                self.stop(off_track, now_ns)
 
     def gripper_due(self, now_ns: int) -> float | None:
         """The gripper opening to command now, once; None when there is nothing new."""
-        return self._gripper.take_due(now_ns) if self.enabled and self.stopped is None else None
+        with self.lock:
+            return self._gripper.take_due(now_ns) if self.enabled and self.stopped is None else None
 
     def tick(self, now_ns: int) -> None:
-        """To be called some 20 times a second, also when nothing arrives: stale inputs, a move home that waits."""
-        was_stale, self.stale = self.stale, self._watchdog.stale(now_ns, self._measured)
-        at_rest = self.executor.at_rest(now_ns)
-        if self.stale is not None and was_stale is None and not at_rest:
-            self._home_pending = False
-            self.brake(self.stale, now_ns)
-        elif self._home_pending and at_rest:
-            self._home_pending = False
-            self._plan_home(now_ns)
+        """To be called some 20 times a second, also when nothing arrives: clock, stale inputs, chunks that end."""
+        with self.lock:
+            self._check_clock(now_ns)
+            was_stale, self.stale = self.stale, self._watchdog.stale(now_ns, self._measured)
+            running = self.executor.running
+            if self.stale is not None and was_stale is None and not self.executor.at_rest(now_ns):
+                self._move = None
+                self.brake(self.stale, now_ns)
+            elif (running is not None and running.kind == "chunk" and running is not self._ended
+                  and now_ns >= running.content_end_ns):
+                self._ended = running
+                self._report("the arm comes to rest", Refusal(
+                    Reason.NO_NEW_CHUNK, f"no chunk was accepted after chunk {running.number}, whose last action is "
+                                         "over"))
 
     def enable(self, now_ns: int) -> tuple[bool, str]:
-        """Let the arm move; clears a stop. Success and a sentence."""
-        stale = self._watchdog.stale(now_ns, self._measured)
-        if stale is not None:
-            return False, stale.message
-        if self.tracking_error_rad > REANCHOR_RAD:
-            if not self.executor.at_rest(now_ns):
-                return False, "the arm is still braking; call again when it stands"
-            self.executor.reset(now_ns)
-        self.enabled, self.stopped, self.event = True, None, None
-        return True, "enabled: chunks are executed"
+        """Let the arm move; clears a stop, but no emergency stop and no fault. Success and a sentence."""
+        with self.lock:
+            against = (self.emergency or self._watchdog.stale(now_ns, self._measured)
+                       or next(iter(self.faults.values()), None))
+            if against is not None:
+                return False, against.message
+            if self.tracking_error_rad > REANCHOR_RAD:
+                if not self.executor.at_rest(now_ns):
+                    return False, "the arm is still braking; call again when it stands"
+                self.executor.reset(now_ns)
+            self.enabled, self.stopped, self.event = True, None, None
+            return True, "enabled: chunks are executed"
 
     def disable(self, now_ns: int, reason: Refusal) -> None:
         """Brake if the arm moves, and refuse what comes."""
-        self._home_pending = False
-        if not self.executor.at_rest(now_ns):
-            self.brake(reason, now_ns)
-        self._gripper.clear()
-        self.enabled = False
+        with self.lock:
+            self._move = None
+            if not self.executor.at_rest(now_ns):
+                self.brake(reason, now_ns)
+            self._gripper.clear()
+            self.enabled = False
 
     def stop(self, reason: Refusal, now_ns: int) -> None:
         """Brake and stay stopped until enable()."""
-        self._home_pending = False
-        self.stopped = reason
-        self.brake(reason, now_ns)
+        with self.lock:
+            self._move = None
+            self.stopped = reason
+            self.brake(reason, now_ns)
+
+    def emergency_stop(self, now_ns: int, message: str = "the emergency stop is pressed") -> None:
+        """Brake and stay stopped until clear_emergency_stop() and then enable()."""
+        with self.lock:
+            again, self.emergency = self.emergency is not None, Refusal(Reason.EMERGENCY_STOP, message)
+            if not again:
+                self.stop(self.emergency, now_ns)
+
+    def clear_emergency_stop(self) -> tuple[bool, str]:
+        """Release the emergency stop; the arm stays stopped until enable(). Success and a sentence."""
+        with self.lock:
+            self.emergency = None
+            return True, "the emergency stop is released; call ~/enable to go on"
+
+    def fault(self, source: str, refusal: Refusal | None, now_ns: int) -> None:
+        """What ``source`` has against moving, for example the controller that is inactive; None: nothing any more.
+
+        A new fault brakes once; while there is one chunks, moves and enable() are refused.
+        """
+        with self.lock:
+            known = source in self.faults
+            if refusal is None:
+                self.faults.pop(source, None)
+                return
+            self.faults[source] = refusal
+            if not known and self.enabled:
+                self._move = None
+                self.brake(refusal, now_ns)
 
     def brake(self, reason: Refusal, now_ns: int) -> None:
         """Brake to rest and report why; chunks may follow."""
-        self._gripper.clear()
-        command = self.executor.hold(now_ns)
-        if command is not None:
-            self._send(command)
-        self.counts["stops"] += 1
-        self._report("braking", reason)
+        with self.lock:
+            self._gripper.clear()
+            command = self.executor.hold(now_ns)
+            if command is not None:
+                self._send(command)
+            self.counts["stops"] += 1
+            self._report("braking", reason)
 
-    def home(self, now_ns: int) -> tuple[bool, str]:
-        """Plan and start the move home, after braking if the arm moves. Success and a sentence."""
+    def set_speed_scale(self, scale: float) -> None:
+        """Part of the predicted speed, from the next chunk or move on. Raises ValueError outside (0, 1]."""
+        with self.lock:
+            self.executor.options = replace(self.executor.options, speed_scale=scale)
+
+    def request_move(self, kind: MoveKind, now_ns: int, pose: NDArray[np.float64] | None = None) -> tuple[bool, str]:
+        """Ask for a planned move, after braking if the arm moves; ``pose`` (4, 4) belongs to "approach".
+
+        The caller plans it with :meth:`plan_pending` once :meth:`move_due`. Success and a sentence.
+        """
+        with self.lock:
+            try:
+                self._require_ready(now_ns)
+            except RefusedError as error:
+                return False, str(error)
+            self._move = (kind, pose)
+            if self.executor.at_rest(now_ns):
+                return True, f"planning the move: {kind}"
+            self.brake(Refusal(Reason.BUSY, f"a move was asked for: {kind}"), now_ns)
+            return True, f"braking, then {kind}"
+
+    def move_due(self, now_ns: int) -> bool:
+        """Whether a move waits and the arm stands."""
+        return self._move is not None and self.executor.at_rest(now_ns)
+
+    def plan_pending(self, now_ns: int) -> tuple[bool, str]:
+        """Plan and start the move that was asked for. Success and a sentence."""
+        with self.lock:
+            if self._move is None or self._measured is None:
+                return False, "no move was asked for"
+            move = self._move
+            kind, pose = move
+            commanded = self.executor.commanded_state(now_ns)
+            start = self._measured.position if commanded is None else commanded.position
         try:
-            self._require_ready(now_ns)
-        except RefusedError as error:
-            return False, str(error)
-        if self.executor.at_rest(now_ns):
-            return self._plan_home(now_ns)
-        self.brake(Refusal(Reason.BUSY, "the arm is to move home"), now_ns)
-        self._home_pending = True
-        return True, "braking, then home"
+            path = self._planned(kind, start, pose)
+        except PlanningError as error:
+            with self.lock:
+                self._move = None
+                self._report(f"no way: {kind}", Refusal(Reason.PLANNING_FAILED, str(error)))
+            return False, f"{kind}: {error}"
+        with self.lock:
+            if self._move is not move:
+                return False, f"{kind}: {self.event.message if self.event else 'called off'}"
+            self._move = None
+            if path.duration_s < 1e-3 or np.max(np.abs(path.positions - start)) < 1e-3:
+                return True, f"already there: {kind}"
+            outcome = self.executor.move(path, self._clock() if self._clock else now_ns)
+            if isinstance(outcome, Refusal):
+                self._report(f"no way: {kind}", outcome)
+                return False, outcome.message
+            self._gripper.clear()
+            self._send(outcome)
+            return True, f"moving: {kind}, {path.duration_s:.1f} s"
+
+    def _planned(self, kind: MoveKind, start: NDArray[np.float64], pose: NDArray[np.float64] | None) -> JointPath:
+        from corft_core.planning import moves
+
+        scale = MOVE_SCALE * self.executor.options.speed_scale
+        if kind == "recover":
+            return moves.recover(self._planner, start)
+        if kind == "approach":
+            if pose is None:
+                raise PlanningError("an approach needs the pose to go to")
+            return moves.approach(self._planner, start, pose, scale=scale)
+        return (moves.park if kind == "park" else moves.home)(self._planner, self._contract, start, scale=scale)
 
     def activity(self, now_ns: int) -> Activity:
         """What goes on at ``now_ns``."""
-        running, moving = self.executor.running, not self.executor.at_rest(now_ns)
-        if running is not None and moving and running.kind != "hold":
-            return Activity.EXECUTING if running.kind == "chunk" else Activity.MOVING
-        if self.stopped is not None:
-            return Activity.STOPPED
-        if not self.enabled:
-            return Activity.DISABLED
-        return Activity.HOLDING if moving or self.stale is not None else Activity.IDLE
+        with self.lock:
+            running, moving = self.executor.running, not self.executor.at_rest(now_ns)
+            if running is not None and moving and running.kind != "hold":
+                return Activity.EXECUTING if running.kind == "chunk" else Activity.MOVING
+            if self.stopped is not None:
+                return Activity.STOPPED
+            if not self.enabled:
+                return Activity.DISABLED
+            return Activity.HOLDING if moving or self.stale is not None or self.faults else Activity.IDLE
 
     def _require_ready(self, now_ns: int) -> Measured:
         if self.stopped is not None:
             raise RefusedError(self.stopped.reason, f"stopped ({self.stopped.message}); call ~/enable to go on")
         if not self.enabled:
             raise RefusedError(Reason.DISABLED, "the executor is disabled; call ~/enable with data: true")
-        if self._home_pending:
-            raise RefusedError(Reason.BUSY, "the arm is about to move home")
+        if self._move is not None:
+            raise RefusedError(Reason.BUSY, f"the arm is about to move: {self._move[0]}")
+        for fault in self.faults.values():
+            raise RefusedError(fault.reason, fault.message)
         stale = self._watchdog.stale(now_ns, self._measured)
         if stale is not None or self._measured is None:
             raise RefusedError(stale.reason if stale else Reason.NO_JOINT_STATE, stale.message if stale else "")
         return self._measured
 
-    def _plan_home(self, now_ns: int) -> tuple[bool, str]:
-        assert self._measured is not None
-        commanded = self.executor.commanded_state(now_ns)
-        start = self._measured.position if commanded is None else commanded.position
-        home = np.array(self._contract.robot.home_rad)
-        if np.max(np.abs(home - start)) < 1e-3:
-            return True, "already home"
-        scale = HOME_SCALE * self.executor.options.speed_scale
-        try:
-            path = self._planner.plan(start, home, velocity_scale=scale, acceleration_scale=scale)
-        except PlanningError as error:
-            self._report("no way home", Refusal(Reason.PLANNING_FAILED, str(error)))
-            return False, f"no way home: {error}"
-        outcome = self.executor.move(path, now_ns)
-        if isinstance(outcome, Refusal):
-            self._report("no way home", outcome)
-            return False, outcome.message
-        self._gripper.clear()
-        self._send(outcome)
-        return True, f"moving home, {path.duration_s:.1f} s"
+    def _check_clock(self, now_ns: int) -> bool:
+        """Whether the clock jumped; a simulation was then reset, a robot is stopped."""
+        if self._clock is None:
+            return False
+        by_ns = self._clock_watch.jump_ns(self._clock)
+        if by_ns == 0:
+            return False
+        now_ns = self._clock()
+        reason = Refusal(Reason.CLOCK_JUMP, f"the clock went {'back' if by_ns < 0 else 'forward'} "
+                                            f"{abs(by_ns) * 1e-9:.2f} s at once")
+        self._measured = None
+        if self._simulated:
+            self._forget(reason, now_ns)
+        else:
+            self.executor.clock_jumped(by_ns, now_ns)
+            self.stop(reason, now_ns)
+        return True
 
     def _forget(self, reason: Refusal, now_ns: int) -> None:
         """A simulation was reset: nothing that runs or is scheduled means anything now."""
         self.executor.reset(now_ns)
         self._gripper.clear()
-        self._home_pending = False
+        self._move = None
         self._report("starting anew from the measured position", reason)
 
     def _report(self, what: str, event: Refusal) -> None:

@@ -1,7 +1,8 @@
-"""Reasons to stop that come from the robot, not from a chunk (step 8)."""
+"""Reasons to stop that come from the robot or the clock, not from a chunk (step 8)."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ from corft_core.execution.reasons import Reason, Refusal
 from corft_core.execution.spline import State
 
 Array = NDArray[np.float64]
+CLOCK_LEAP_NS = 20_000_000
+READING_NS = 5_000_000
+SIMULATION_LEAP_NS = 150_000_000
+SIMULATION_RATE = 5
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,35 @@ class Watchdog:
             return Refusal(Reason.TELEPORTED,
                            f"{self._names[joint]} jumped {jump[joint]:.3f} rad within {elapsed_s:.3f} s")
         return None
+
+
+class ClockWatch:
+    """Sees the clock of stamps and commands go back or leap, by a clock that does neither.
+
+    A robot's clock goes as fast as time. A simulation's may stand, hurry after, and run up to SIMULATION_RATE times as
+    fast, so only a leap beyond where it was ever before counts.
+    """
+
+    def __init__(self, simulated: bool, steady_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._simulated, self._steady_ns = simulated, steady_ns
+        self._last: tuple[int, int] | None = None
+        self._furthest_ns = 0
+
+    def jump_ns(self, clock: Callable[[], int]) -> int:
+        """By how much the clock jumped since the last call; 0 when it went on as it should."""
+        steady_ns, now_ns = self._steady_ns(), clock()
+        if self._steady_ns() - steady_ns > READING_NS:
+            return 0  # interrupted between the two: says nothing
+        last, self._last = self._last, (now_ns, steady_ns)
+        ahead_ns = now_ns - steady_ns
+        if last is None:
+            self._furthest_ns = ahead_ns
+            return 0
+        passed_ns, real_ns = now_ns - last[0], steady_ns - last[1]
+        if self._simulated:
+            leap_ns = ahead_ns - self._furthest_ns - (SIMULATION_RATE - 1) * real_ns
+            jumped = passed_ns < 0 or leap_ns > SIMULATION_LEAP_NS
+        else:
+            jumped = abs(passed_ns - real_ns) > CLOCK_LEAP_NS
+        self._furthest_ns = ahead_ns if jumped else max(self._furthest_ns, ahead_ns)
+        return passed_ns - real_ns if jumped else 0

@@ -1,0 +1,100 @@
+"""From waypoints to a path that keeps the limits and stays clear (steps 4 to 7)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corft_core.contract import Contract
+from corft_core.execution.clearance import Clearance, around, held
+from corft_core.execution.command import Command, joined
+from corft_core.execution.limits import MotionLimits, worst_excess
+from corft_core.execution.options import ExecutorOptions
+from corft_core.execution.reasons import Reason, Refusal, RefusedError
+from corft_core.execution.schedule import Waypoints
+from corft_core.execution.spline import Fit, State, fit
+from corft_core.planning.interface import MotionPlanner
+
+Array = NDArray[np.float64]
+# Part of the limits that planning uses; the rest absorbs rounding.
+RESERVE = 0.95
+
+
+class PathMaker:
+    """Completes the draft of a command with a path from the hand-off's state through waypoints to rest."""
+
+    def __init__(self, contract: Contract, planner: MotionPlanner, options: ExecutorOptions) -> None:
+        self.options = options
+        self.limits = MotionLimits.of(contract, planner.position_limits)
+        self._names, self._planner = contract.robot.joints, planner
+        self._clearance = Clearance(contract, planner)
+
+    def complete(self, draft: Command, start: State, waypoints: Waypoints, anchor: Command, now_ns: int) -> Command:
+        """The draft with a path within limits and free of collision, as far as the actions are clear (step 6).
+
+        ``anchor`` is the command in force, ``start`` its state at the hand-off. Raises RefusedError.
+        """
+        begin_s = time.perf_counter()
+        command = self._through(draft, start, waypoints, anchor, now_ns)
+        if isinstance(command, Command):
+            return command
+        hit = command
+        count, clear = self._clearance.clear_count(start.position, waypoints.positions)
+        if self.options.on_collision == "replan":
+            way = around(start.position, waypoints, count, self._clearance, self._planner, self.options.knot_s,
+                         self.options.replan_time_s)
+            command = hit if way is None else self._through(replace(draft, replanned=True), start, way, anchor, now_ns)
+            # What comes so late that the hand-off may pass is worth nothing.
+            if isinstance(command, Command) and time.perf_counter() - begin_s < 0.8 * self.options.handoff_s:
+                return command
+        for back in (0, 1, 2, 4, 8):  # actions earlier to stop, where stopping at the last clear one is too late
+            kept = held(start.position, waypoints, clear, self.options.press_rad, back, hit)
+            command = self._through(replace(draft, truncated=hit), start, kept, anchor, now_ns)
+            if isinstance(command, Command):
+                return command
+        raise RefusedError(hit.reason, hit.message)
+
+    def _through(self, draft: Command, start: State, waypoints: Waypoints, anchor: Command,
+                 now_ns: int) -> Command | Refusal:
+        """The draft with a path through all waypoints, or what it hits. Raises RefusedError when limits forbid it."""
+        solution, fitted = self._fit(start, waypoints)
+        start_ns, path = joined(anchor, now_ns, draft.handoff_ns, solution.path)
+        hit = self._clearance.first_hit(path)
+        if hit is not None:
+            return hit
+        due_ns = [draft.handoff_ns + round(due_s * 1e9) for due_s in fitted.due_s]
+        openings = () if fitted.gripper is None else tuple(zip(due_ns, fitted.gripper.tolist(), strict=True))
+        return replace(draft, path=path, start_ns=start_ns, content_end_ns=due_ns[-1], gripper=openings,
+                       used=len(due_ns), stretch=fitted.stretch, deviation_rad=solution.residual_rad)
+
+    def _fit(self, start: State, waypoints: Waypoints) -> tuple[Fit, Waypoints]:
+        """Spline through the waypoints, slowed down until it meets them. Raises RefusedError."""
+        options, limits = self.options, self.limits.scaled(RESERVE)
+        problem = "the motion can't be continued within the limits"
+        kept = waypoints
+        while kept.stretch <= options.slowest:
+            solution = fit(self._names, start, kept.due_s, kept.positions, self._tail_s(kept, start), limits,
+                           options.knot_s, options.smoothing_s)
+            if solution is not None:
+                excess = worst_excess(solution.path, self.limits)
+                if excess is not None:
+                    problem = str(excess)
+                elif solution.residual_rad <= options.max_deviation_rad:
+                    return solution, kept
+                else:
+                    problem = (f"{self._names[solution.residual_joint]} would miss action "
+                               f"{kept.dropped + solution.residual_waypoint} by {solution.residual_rad:.3f} rad")
+            kept = kept.later(1.4)
+        raise RefusedError(Reason.DYNAMIC_LIMIT, f"{problem}, even {options.slowest:.1f} times slower")
+
+    def _tail_s(self, waypoints: Waypoints, start: State) -> float:
+        """Length of the braking tail: from the last actions' speed, or the start's, at half the deceleration limit."""
+        if len(waypoints.due_s) > 1:
+            (before, last), (before_s, last_s) = waypoints.positions[-2:], waypoints.due_s[-2:]
+            speed = np.abs(last - before) / (last_s - before_s)
+        else:
+            speed = np.abs(start.velocity)
+        return 0.2 + float(np.max(np.minimum(speed, self.limits.velocity) / (0.5 * self.limits.acceleration)))
