@@ -58,6 +58,27 @@ def test_flow_head_learns_two_modes() -> None:
     assert float((drawn[:, 0].sign() == drawn[:, 1].sign()).float().mean()) > 0.95, "a chunk is one mode, not a mixture"
 
 
+def test_flow_head_goes_on_from_the_frozen_steps_of_a_plan() -> None:
+    torch.manual_seed(0)
+    head = make_head(2, 4, 1, HeadConfig(kind="flow", width=64, layers=2, flow_steps=10))
+    optimizer = torch.optim.Adam(head.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):  # two ways around: all steps -1 or all +1
+        side = torch.randint(0, 2, (128, 1, 1), generator=generator) * 2.0 - 1.0
+        loss = head.loss(torch.ones(128, 2), side.expand(-1, 4, 1), torch.ones(128, 4, dtype=torch.bool), generator)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        for side in (-1.0, 1.0):
+            plan = torch.tensor([[side, side, 9.0, 9.0]])[..., None]
+            chunk = head.sample(torch.ones(1, 2), 200, generator, plan, frozen=2)[0, :, :, 0]
+            assert torch.allclose(chunk[:, :2], torch.full((200, 2), side))
+            assert float((chunk[:, 2:] * side > 0.5).float().mean()) > 0.75, "the rest takes the other way"
+        free = head.sample(torch.ones(1, 2), 200, generator, plan, frozen=0)[0, :, :, 0]
+        assert 0.2 < float((free[:, 0] > 0).float().mean()) < 0.8, "nothing frozen: the plan does not matter"
+
+
 def test_flow_loss_ignores_padded_steps() -> None:
     head = make_head(2, 3, 1, HeadConfig(width=8, layers=2))
     valid = torch.tensor([[True, True, False]])

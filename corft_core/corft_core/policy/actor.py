@@ -71,9 +71,10 @@ class Actor(nn.Module):
         error = nn.functional.smooth_l1_loss(self.keyframe(embedding), keyframe, reduction="none").mean(-1)
         return self.head.loss(embedding, actions, valid), error
 
-    def sample(self, observation: Observation, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        """Normalised chunks (B, samples, H, A)."""
-        return self.head.sample(self.embed(observation), samples, generator)
+    def sample(self, observation: Observation, samples: int = 1, generator: torch.Generator | None = None,
+               plan: Tensor | None = None, frozen: int = 0) -> Tensor:
+        """Normalised chunks (B, samples, H, A); ``plan`` (B, H, A) and ``frozen`` as the heads take them."""
+        return self.head.sample(self.embed(observation), samples, generator, plan, frozen)
 
 
 class Critic(nn.Module):

@@ -1,6 +1,8 @@
 """Action experts: observation embedding → chunk of H normalised actions.
 
-Both heads answer the same two questions: `loss` (how far from the demonstrated chunk, per sample) and `sample`.
+Both heads answer the same two questions: `loss` (how far from the demonstrated chunk, per sample) and `sample`. A
+sample may be given a `plan` (B, H, A), the normalised actions expected for its steps, of which the first `frozen` are
+executed anyway (real-time chunking); a head may use it or not.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class ChunkHead(nn.Module):
     """Deterministic chunk, trained by the mean squared error (CO-RFT's action expert)."""
 
     stochastic = False
+    inpaints = False  # whether a sample goes on from the frozen steps of a plan
 
     def __init__(self, embedding: int, horizon: int, action_dim: int, config: HeadConfig) -> None:
         super().__init__()
@@ -57,8 +60,9 @@ class ChunkHead(nn.Module):
         """Masked mean squared error per sample, (B,)."""
         return masked_chunk_mean((self(embedding) - actions).square(), valid)
 
-    def sample(self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        """(B, samples, H, A); all samples are equal."""
+    def sample(self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None,
+               plan: Tensor | None = None, frozen: int = 0) -> Tensor:
+        """(B, samples, H, A); all samples are equal, whatever the plan."""
         return self(embedding)[:, None].expand(-1, samples, -1, -1)
 
 
@@ -69,6 +73,7 @@ class FlowHead(nn.Module):
     """
 
     stochastic = True
+    inpaints = True
     frequencies: Tensor
 
     def __init__(self, embedding: int, horizon: int, action_dim: int, config: HeadConfig) -> None:
@@ -100,14 +105,23 @@ class FlowHead(nn.Module):
         error = (velocity - (chunk - noise)).square().unflatten(-1, (self.horizon, self.action_dim))
         return masked_chunk_mean(error.mean(1), valid)
 
-    def sample(self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        """(B, samples, H, A) independent chunks."""
+    def sample(self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None,
+               plan: Tensor | None = None, frozen: int = 0) -> Tensor:
+        """(B, samples, H, A) independent chunks.
+
+        The first ``frozen`` steps are those of ``plan`` (B, H, A), which will be executed whatever is drawn: along
+        the way they are held where the plan would be at that time, so the rest is drawn to go on from them.
+        """
         size = self.horizon * self.action_dim
         x = torch.randn(embedding.shape[0], samples, size, generator=generator, device=embedding.device)
         context = self.enter(embedding)[:, None]
+        known = 0 if plan is None else frozen * self.action_dim
+        noise, goal = x[..., :known].clone(), 0.0 if plan is None else plan.flatten(1)[:, None, :known]
         for step in range(self.steps):
             time = torch.full(x.shape[:2], step / self.steps, device=x.device)
             x = x + self._velocity(context, x, time) / self.steps
+            reached = (step + 1) / self.steps
+            x[..., :known] = (1.0 - reached) * noise + reached * goal
         return x.unflatten(-1, (self.horizon, self.action_dim))
 
 

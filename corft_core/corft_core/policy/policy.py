@@ -65,6 +65,11 @@ class Policy:
         return self.bundle.config.horizon
 
     @property
+    def inpaints(self) -> bool:
+        """Whether the chunk goes on from the frozen steps of a plan."""
+        return self.bundle.actor.head.inpaints
+
+    @property
     def rate_hz(self) -> int:
         return self.features.rate_hz
 
@@ -84,12 +89,15 @@ class Policy:
         state: NDArray[np.floating],
         instructions: Sequence[str],
         generator: torch.Generator | None = None,
+        plan: NDArray[np.floating] | None = None,
+        frozen: int = 0,
     ) -> ChunkPrediction:
         """Predict a chunk for each of B observations.
 
         Args: images per camera of the features (none: {}), uint8 (B, H, W, 3); state (B, S) in the order of
         `features.state_names`; B instructions; generator (CPU) for the stochastic head's noise, None for torch's
-        global one.
+        global one; plan (B, H, A), the absolute actions expected for the chunk's steps, of which the first `frozen`
+        are executed whatever is predicted (real-time chunking).
         Raises CorftError when a camera is missing or a shape differs.
         """
         state = np.asarray(state, np.float64)
@@ -100,10 +108,19 @@ class Policy:
             generator = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
         selection = replace(self.bundle.config.selection, samples=self.samples)
         choice = choose_chunk(
-            self.bundle.actor, self.bundle.critic, Observation(tokens, text, encoded), selection, generator
+            self.bundle.actor, self.bundle.critic, Observation(tokens, text, encoded), selection, generator,
+            self._encoded_plan(plan, state), frozen,
         )
         actions = self.bundle.statistics.decode_actions(choice.chunk.cpu().numpy(), state)
         return ChunkPrediction(actions, choice.value.double().cpu().numpy(), choice.steps.double().cpu().numpy())
+
+    def _encoded_plan(self, plan: NDArray[np.floating] | None, state: NDArray) -> Tensor | None:
+        if plan is None:
+            return None
+        expected = (len(state), self.horizon, len(self.features.action_names))
+        if plan.shape != expected:
+            raise CorftError(f"the plan must be {expected}: one row a step of the chunk, got {plan.shape}.")
+        return torch.from_numpy(self.bundle.statistics.encode_actions(plan, state)).to(self.device)
 
     def _stack(
         self, images: Mapping[str, NDArray[np.uint8]], state: NDArray, instructions: Sequence[str]

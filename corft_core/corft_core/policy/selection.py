@@ -27,11 +27,14 @@ class Choice:
 
 def choose_chunk(
     actor: Actor, critic: Critic | None, observation: Observation, selection: SelectionConfig,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | None = None, plan: Tensor | None = None, frozen: int = 0,
 ) -> Choice:
-    """The critic's favourite of `selection.samples` chunks; of equal scores the first drawn."""
+    """The critic's favourite of `selection.samples` chunks; of equal scores the first drawn.
+
+    `plan` (B, H, A) and `frozen` as the heads take them.
+    """
     count = selection.samples if critic is not None and actor.head.stochastic else 1
-    chunks = actor.sample(observation, count, generator)
+    chunks = actor.sample(observation, count, generator, plan, frozen)
     unknown = torch.full((len(chunks),), float("nan"), device=chunks.device)
     if critic is None:
         return Choice(chunks[:, 0], unknown, unknown)
