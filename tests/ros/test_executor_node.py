@@ -131,8 +131,9 @@ def executor(operator: Operator) -> Iterator[NodeProcess]:
     operator.statuses.clear()
     # A name of its own: discovery keeps the last test's services for a while.
     operator.executors += 1
-    process = NodeProcess("executor_node", {"contract": CONTRACT, "scene": SCENE, "use_sim_time": True},
-                          name=operator.arm_node)
+    # A long hand-off: on a busy machine planning must not come too late.
+    process = NodeProcess("executor_node", {"contract": CONTRACT, "scene": SCENE, "use_sim_time": True,
+                                            "handoff_s": 0.2}, name=operator.arm_node)
     try:
         assert change_state(operator, operator.arm_node, CONFIGURE, ACTIVATE) == [True, True]
         spin_until(operator, lambda: operator.chunks.get_subscription_count() == 1, "the executor's subscription")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
+from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 
@@ -25,9 +26,9 @@ class ControllerProbe:
     def __init__(self, node: Node, controller: str, joints: Sequence[str], timeout_s: float, answer: Answer) -> None:
         self._node, self._timeout_s, self._answer = node, timeout_s, answer
         self._wanted = {*ASKED, *(f"constraints.{joint}.trajectory" for joint in joints)}
-        self._list = node.create_client(ListParameters, f"{controller}/list_parameters")
-        self._get = node.create_client(GetParameters, f"{controller}/get_parameters")
-        self._describe = node.create_client(DescribeParameters, f"{controller}/describe_parameters")
+        self._list: Client[Any, Any] = node.create_client(ListParameters, f"{controller}/list_parameters")
+        self._get: Client[Any, Any] = node.create_client(GetParameters, f"{controller}/get_parameters")
+        self._describe: Client[Any, Any] = node.create_client(DescribeParameters, f"{controller}/describe_parameters")
         self._asked, self._answered, self._since_s = False, False, time.monotonic()
         self._round = 0
 

@@ -1,94 +1,109 @@
 """executor_node: turns action chunks into trajectories that the arm can follow, and stops it otherwise.
 
-Subscribes to `action_chunk` and the contract's joint states; publishes the contract's arm and gripper commands and
-`execution_status`. Services: `~/enable` (SetBool), `~/stop` and `~/home` (Trigger). Nothing moves before `~/enable`.
-Every trajectory ends at rest, so a crash or a lost network is a soft stop. The arm is braked on deactivation,
-SIGINT, SIGTERM, `~/stop`, stale joint states and a tracking error; a stop and a tracking error last until
-`~/enable`. With `use_sim_time`, a clock that jumps back or an arm that jumps (a reset scene) forgets what runs.
+Subscribes to `action_chunk`, the contract's joint states and `estop`; sends the arm's trajectories and gripper commands
+and publishes `execution_status`. Services: `~/enable`, `~/estop` (SetBool), `~/stop`, `~/home`, `~/park`, `~/recover`
+(Trigger), `~/approach`. Nothing moves before `~/enable`. Every trajectory ends at rest, so a crash or a lost network is
+a soft stop. The arm is braked on deactivation, SIGINT, SIGTERM, a stop, stale joint states, a tracking error and a
+controller that is gone; a stop and a tracking error last until `~/enable`, an emergency stop until it is released and
+then until `~/enable`. With `use_sim_time`, a clock that jumps back or an arm that jumps (a reset scene) forgets what
+runs. With `execute` false nothing is sent: what would be goes to `~/dry_run/…`.
+
+Two threads. Callbacks (joint states, watchdog, stops, services) run in the node's executor and never plan; chunks and
+planned moves run in a worker, which alone uses the planner. They share the Supervisor, whose lock is held for state
+changes only, and what is sent is sent under it: a brake never waits for planning and is never overtaken by a chunk.
+
 What to refuse and how to move is in corft_core.execution; this file only connects it. Pinned by
-tests/ros/test_executor_node.py.
+tests/ros/test_executor_*.py.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from corft_msgs.msg import ActionChunk, ExecutionStatus
+from corft_msgs.srv import Approach
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
 
-from corft.executor_messages import chunk_from_message, measured_from_message, stamp_ns, trajectory_message
-from corft.node_base import CONTRACT, ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, qos_profile
+from corft.chunk_source import ChunkSource
+from corft.controller_watch import ControllerWatch
+from corft.dry_run import description
+from corft.emergency_stop import EmergencyStop
+from corft.executor_messages import JointStates, pose_from_message, status_message, trajectory_message
+from corft.executor_outputs import arm_output, controller_name, gripper_output
+from corft.executor_parameters import EXECUTOR_PARAMETERS, executor_options
+from corft.executor_work import ExecutorWork, warm_up
+from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, message_type, qos_profile
 from corft.node_main import run_node
-from corft_core.execution import Command, ExecutorOptions, Reason, Refusal, RefusedError, Supervisor
-from corft_core.execution.splice import CHUNK_MODES
+from corft_core.contract import Contract
+from corft_core.data.messages import MessageError
+from corft_core.execution import Command, Measured, Reason, Refusal, RefusedError, Supervisor
+from corft_core.execution.supervisor import MoveKind
 from corft_core.planning import make_planner
+
+if TYPE_CHECKING:
+    from rclpy.subscription import MessageInfo
 
 TICK_S = 0.05
 REPEAT_LOG_S = 2.0
 BRAKE_DELIVERY_S = 0.5
+PLANNED_MOVES: tuple[MoveKind, ...] = ("home", "park", "recover")
 NOT_ACTIVE = "the executor is not active; activate it first (ros2 lifecycle set <node> activate)"
-_DEFAULTS = ExecutorOptions()
 
 
 class ExecutorNode(CorftLifecycleNode):
     """See the module's docstring."""
 
-    PARAMETERS = (
-        CONTRACT,
-        Param("planner", "embedded", "Collision checks and planning.", choices=("embedded", "moveit")),
-        Param("scene", "", "Scene file (YAML) with the obstacles; empty: scene.yaml beside the contract, if there is "
-                           "one; none: only the robot itself."),
-        Param("chunk_mode", _DEFAULTS.mode, "How chunks follow each other.", choices=CHUNK_MODES),
-        Param("speed_scale", _DEFAULTS.speed_scale, "Part of the predicted speed.", range=(0.05, 1.0)),
-        Param("auto_enable", False, "Move as soon as the node is active, without a call of ~/enable."),
-        Param("handoff_s", _DEFAULTS.handoff_s, "From receiving a chunk to following it: computing and transport.",
-              range=(0.0, 0.5)),
-        Param("blend_s", _DEFAULTS.blend_s, "Over how long the running motion fades into a new chunk.",
-              range=(0.0, 2.0)),
-        Param("max_splice_rad", _DEFAULTS.max_splice_rad, "A chunk farther from the running motion is refused.",
-              range=(0.0, 3.0)),
-        Param("smoothing_s", _DEFAULTS.smoothing_s, "Details of a chunk shorter than this are smoothed.",
-              range=(0.005, 0.5)),
-        Param("execute_steps", _DEFAULTS.execute_steps, "Actions taken from a chunk in receding_horizon.",
-              range=(1, 1000)),
-        Param("ensemble_decay", _DEFAULTS.ensemble_decay, "Weights exp(-decay i) of temporal_ensemble.",
-              range=(0.0, 10.0)),
-    )
+    PARAMETERS = EXECUTOR_PARAMETERS
 
     def __init__(self) -> None:
         self._supervisor: Supervisor | None = None
         self._planner: Any = None
-        self._outputs: dict[str, Any] = {}
-        self._inputs: list[Any] = []
-        self._chunk_number, self._chunk_age_s = 0, 0.0
-        self._logged: tuple[str, float] = ("", 0.0)
+        self._work: ExecutorWork | None = None
+        self._destroy: list[Callable[[], Any]] = []
+        self._logged: dict[str, float] = {}
+        self._measured: Measured | None = None
         super().__init__("executor_node")
+        self.add_post_set_parameters_callback(self._on_parameters)
+
+    # Lifecycle
 
     def configure(self) -> None:
-        self._contract = self.contract_from_parameter()
-        names = ("speed_scale", "handoff_s", "blend_s", "max_splice_rad", "smoothing_s", "execute_steps",
-                 "ensemble_decay")
-        options = ExecutorOptions(mode=self.param("chunk_mode"), **{name: self.param(name) for name in names})
+        contract = self._contract = self.contract_from_parameter()
+        controller = controller_name(contract, self.param("controller"))
+        self._execute = bool(self.param("execute"))
         if self._planner is None:
-            self._planner = make_planner(self.param("planner"), self._contract, self._scene())
-        self._supervisor = Supervisor(self._contract, self._planner, options, self._send, self._report,
-                                      bool(self.get_parameter("use_sim_time").value))
-        outputs = {"arm": (JointTrajectory, self._contract.arm_command.topic),
-                   "gripper": (Float64MultiArray, self._contract.gripper_command.topic),
-                   "status": (ExecutionStatus, "execution_status")}
-        self._outputs = {key: self.create_lifecycle_publisher(kind, topic, qos_profile("reliable", 10))
-                         for key, (kind, topic) in outputs.items()}
-        self._connect()
+            self._planner = make_planner(self.param("planner"), contract, self._scene())
+        self._supervisor = Supervisor(contract, self._planner, executor_options(self.param), self._send, self._report,
+                                      bool(self.get_parameter("use_sim_time").value), self._now_ns)
+        warm_up(self._supervisor, contract, self._now_ns())
+        self._source = ChunkSource(contract.limits.max_chunk_age_s)
+        self._joints = JointStates(contract)
+        self._arm = arm_output(self, controller, self.param("controller_interface"), self._execute,
+                               lambda message: self._watch.failed(message))
+        self._gripper = gripper_output(self, contract, self.param("gripper_interface"),
+                                       self.param("gripper_controller"), self.param("gripper_effort"), self._execute)
+        self._watch = ControllerWatch(self, controller, tuple(contract.calibration("arm_command").names), self._arm,
+                                      self.param("controller_timeout"))
+        self._status = self.create_lifecycle_publisher(ExecutionStatus, "execution_status", qos_profile("reliable", 10))
+        self._destroy += [lambda: self.destroy_lifecycle_publisher(self._status), self._arm.destroy,
+                          self._watch.destroy]
+        if self._gripper is not None:
+            self._destroy.append(self._gripper.destroy)
+        markers = None
+        if self.param("markers"):
+            markers = self.create_lifecycle_publisher(MarkerArray, "~/markers", qos_profile("reliable", 1))
+            self._destroy.append(lambda: self.destroy_lifecycle_publisher(markers))
+        self._work = ExecutorWork(self, contract, self._supervisor, self._planner, not self._execute, markers,
+                                  self._publish_status)
+        self._connect(contract)
 
     def _scene(self) -> Path | None:
         given = self.param("scene")
@@ -103,44 +118,50 @@ class ExecutorNode(CorftLifecycleNode):
                                   "file with the parameter 'scene', or 'none'")
         return None
 
-    def _connect(self) -> None:
+    def _connect(self, contract: Contract) -> None:
         """Subscriptions and services, from configure on: discovery takes time, and activation must not wait for it."""
-        stream = self._contract.joint_state
-        self._inputs = [
-            (self.destroy_subscription, self.create_subscription(
-                ActionChunk, "action_chunk", self._on_chunk, qos_profile("reliable", 1))),
-            (self.destroy_subscription, self.create_subscription(
-                JointState, stream.topic, self._on_joint_state, qos_profile(stream.qos, 1))),
-            (self.destroy_service, self.create_service(SetBool, "~/enable", self._on_enable)),
-            (self.destroy_service, self.create_service(Trigger, "~/stop", self._on_stop)),
-            (self.destroy_service, self.create_service(Trigger, "~/home", self._on_home)),
-            # Steady time: a paused simulation must not pause the watchdog.
-            (self.destroy_timer, self.create_timer(
-                TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))),
-        ]
+        stream = contract.joint_state
+        self._estop = EmergencyStop(self, self.param("estop_required"), self._on_estop)
+        inputs = [
+            self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, qos_profile("reliable", 1)),
+            self.create_subscription(message_type(stream.type), stream.topic, self._on_joint_state,
+                                     qos_profile(stream.qos, 1))]
+        services = [
+            self.create_service(SetBool, "~/enable", self._on_enable),
+            self.create_service(Trigger, "~/stop", self._on_stop),
+            self.create_service(Approach, "~/approach", self._on_approach),
+            *(self.create_service(Trigger, f"~/{kind}", self._mover(kind)) for kind in PLANNED_MOVES)]
+        # Steady time: a paused simulation must not pause the watchdog.
+        timer = self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._destroy += [self._estop.destroy, lambda: self.destroy_timer(timer),
+                          *(lambda s=s: self.destroy_subscription(s) for s in inputs),
+                          *(lambda s=s: self.destroy_service(s) for s in services)]
 
     def activate(self) -> None:
-        # Somebody else may have moved the arm since: start from where it stands.
-        self._running_supervisor.executor.reset(self._now_ns())
-        self._running_supervisor.enabled = self.param("auto_enable")
-        waiting = "moves at once" if self.param("auto_enable") else "call ~/enable to let the arm move"
-        self.get_logger().info(f"chunk_mode {self.param('chunk_mode')}, planner {self.param('planner')}; {waiting}")
+        supervisor = self._running_supervisor
+        with supervisor.lock:  # somebody else may have moved the arm since: start from where it stands
+            supervisor.executor.reset(self._now_ns())
+            supervisor.enabled = self.param("auto_enable") or not self._execute
+        self._source.release()
+        waiting = ("nothing is sent (execute is false)" if not self._execute else
+                   "moves at once" if self.param("auto_enable") else "call ~/enable to let the arm move")
+        self.get_logger().info(f"chunk_mode {self.param('chunk_mode')}, planner {self.param('planner')}, speed_scale "
+                               f"{self.param('speed_scale'):g}; {waiting}")
 
     def deactivate(self) -> None:
-        if self._supervisor is not None and self._outputs:
+        if self._supervisor is not None and self._work is not None:
             self._supervisor.disable(self._now_ns(), Refusal(Reason.SHUTDOWN, "the executor is deactivated"))
             self._publish_status()
             # The process may end next: the brake has to reach the controller first.
-            self._outputs["arm"].wait_for_all_acked(Duration(seconds=BRAKE_DELIVERY_S))
+            self._arm.flush(BRAKE_DELIVERY_S)
 
     def cleanup(self) -> None:
-        for destroy, handle in self._inputs:
-            destroy(handle)
-        self._inputs = []
-        for publisher in self._outputs.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._outputs = {}
-        self._supervisor = None
+        if self._work is not None:
+            self._work.stop()
+        for destroy in self._destroy:
+            destroy()
+        self._destroy = []
+        self._supervisor = self._work = None
         self._close_planner()
 
     def release(self) -> None:
@@ -151,103 +172,161 @@ class ExecutorNode(CorftLifecycleNode):
             self._planner.close()
             self._planner = None
 
-    def _on_chunk(self, message: ActionChunk) -> None:
+    # Callbacks: never slow
+
+    def _on_chunk(self, message: ActionChunk, info: MessageInfo) -> None:
         if not self.active:
             return
-        now_ns = self._now_ns()
-        supervisor = self._running_supervisor
-        self._chunk_number = int(message.chunk_number)
-        self._chunk_age_s = (now_ns - stamp_ns(message.header.stamp)) * 1e-9
-        try:
-            supervisor.chunk(chunk_from_message(message), now_ns)
-        except RefusedError as malformed:
-            supervisor.refuse(malformed.refusal, self._chunk_number)
-        self._publish_status()
+        # Distributions whose rclpy does not tell the publisher tell policies apart by their checkpoint.
+        gid = bytes((info.get("publisher_gid") or {"data": message.policy_id.encode()})["data"])
+        other = self._source.admit(gid, self._source_name(gid, message.policy_id), time.monotonic())
+        if other is not None:
+            self._running_supervisor.refuse(other, int(message.chunk_number))
+            self._publish_status()
+            return
+        assert self._work is not None
+        self._work.chunk(message)
 
-    def _on_joint_state(self, message: JointState) -> None:
+    def _source_name(self, gid: bytes, policy_id: str) -> str:
+        if gid == self._source.key:
+            return self._source.name
+        for publisher in self.get_publishers_info_by_topic("action_chunk"):
+            if gid == bytes(publisher.endpoint_gid):
+                return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+        return f"policy {policy_id}"
+
+    def _on_joint_state(self, message: Any) -> None:
         now_ns = self._now_ns()
-        supervisor = self._running_supervisor
-        measured = measured_from_message(message, self._contract, now_ns)
+        try:
+            measured = self._joints.update(message, now_ns)
+        except MessageError as error:  # as if it had not come: without good ones the watchdog stops the arm
+            self._log("joint states", f"joint state ignored: {error}")
+            return
         if measured is None or not self.active:
             return
+        self._measured = measured
+        supervisor = self._running_supervisor
         supervisor.joint_state(measured, now_ns)
         opening = supervisor.gripper_due(now_ns)
-        if opening is not None:
-            self._outputs["gripper"].publish(Float64MultiArray(data=[self._contract.gripper.to_position(opening)]))
+        if opening is not None and self._gripper is not None:
+            self._gripper.send(opening)
 
     def _on_tick(self) -> None:
+        self._estop.poll()
+        self._watch.poll()
         if not self.active:
             return
-        self._running_supervisor.tick(self._now_ns())
+        now_ns = self._now_ns()
+        supervisor = self._running_supervisor
+        supervisor.fault("controller", self._watch.refusal if self._execute else None, now_ns)
+        supervisor.tick(now_ns)
+        if supervisor.move_due(now_ns) and self._work is not None:
+            self._work.move()
         self._publish_status()
 
+    def _on_estop(self, reason: str) -> None:
+        supervisor = self._running_supervisor
+        if reason:
+            supervisor.emergency_stop(self._now_ns(), reason)
+        else:
+            supervisor.clear_emergency_stop()
+        if self.active:
+            self._publish_status()
+
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        supervisor = self._running_supervisor
         if not self.active:
             response.success, response.message = False, NOT_ACTIVE
         elif request.data:
-            response.success, response.message = self._running_supervisor.enable(self._now_ns())
+            response.success, response.message = supervisor.enable(self._now_ns())
+            if response.success and self._gripper is not None:
+                self._gripper.forget()
         else:
-            self._running_supervisor.disable(self._now_ns(), Refusal(Reason.DISABLED, "disabled by the operator"))
+            supervisor.disable(self._now_ns(), Refusal(Reason.DISABLED, "disabled by the operator"))
+            self._source.release()
             response.success, response.message = True, "disabled"
         return response
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         reason = Refusal(Reason.STOP_REQUESTED, "stop was called")
+        self._running_supervisor.stop(reason, self._now_ns())  # where nothing moves, activation must not undo it
         if self.active:
-            self._running_supervisor.stop(reason, self._now_ns())
             self._publish_status()
-        else:  # nothing to brake, but an activation must not undo it
-            self._running_supervisor.stopped = reason
         response.success, response.message = True, "stopped; call ~/enable to go on"
         return response
 
-    def _on_home(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _on_approach(self, request: Approach.Request, response: Approach.Response) -> Approach.Response:
+        try:
+            return self._move("approach", response, pose_from_message(request.target, self._contract))
+        except RefusedError as error:
+            response.success, response.message = False, str(error)
+            return response
+
+    def _mover(self, kind: MoveKind) -> Callable[[Any, Any], Any]:
+        return lambda _, response: self._move(kind, response)
+
+    def _move(self, kind: MoveKind, response: Any, pose: Any = None) -> Any:
         response.success, response.message = False, NOT_ACTIVE
         if self.active:
-            response.success, response.message = self._running_supervisor.home(self._now_ns())
+            response.success, response.message = self._running_supervisor.request_move(kind, self._now_ns(), pose)
         return response
 
+    def _on_parameters(self, parameters: list[Parameter[Any]]) -> None:
+        for parameter in parameters:
+            if parameter.name == "speed_scale" and self._supervisor is not None:
+                self._supervisor.set_speed_scale(self.param("speed_scale"))
+                self.get_logger().info(f"speed_scale {self.param('speed_scale'):g} from the next chunk on")
+
+    # Called under the supervisor's lock, from either thread
+
     def _send(self, command: Command) -> None:
-        self._outputs["arm"].publish(trajectory_message(command))
+        self._arm.send(trajectory_message(command, self._contract, self._watch.sending))
+        if not self._execute:
+            limits = self._running_supervisor.executor.limits
+            self._log("dry run", description(command, self._measured, limits))
 
     def _report(self, what: str, event: Refusal) -> None:
         """Log an event; one that repeats with every chunk is logged every REPEAT_LOG_S, status has them all."""
+        self._log(event.reason.value, f"{what}: {event.reason}: {event.message}")
+
+    def _log(self, kind: str, text: str) -> None:
         now_s = time.monotonic()
-        if event.reason.value != self._logged[0] or now_s - self._logged[1] > REPEAT_LOG_S:
-            self._logged = (event.reason.value, now_s)
-            self.get_logger().warning(f"{what}: {event.reason}: {event.message}")
+        if now_s - self._logged.get(kind, -REPEAT_LOG_S) >= REPEAT_LOG_S:
+            self._logged[kind] = now_s
+            self.get_logger().warning(text)
+
+    # Outwards
 
     def _publish_status(self) -> None:
-        now_ns = self._now_ns()
         supervisor = self._running_supervisor
-        running = supervisor.executor.running
-        status = ExecutionStatus(state=getattr(ExecutionStatus, supervisor.activity(now_ns).value),
-                                 chunk_number=self._chunk_number, chunk_age=self._chunk_age_s,
-                                 tracking_error=supervisor.tracking_error_rad)
-        status.header.stamp.sec, status.header.stamp.nanosec = divmod(now_ns, 1_000_000_000)
-        if supervisor.event is not None:
-            status.reason, status.message = supervisor.event.reason.value, supervisor.event.message
-        if running is not None:
-            status.queue = max(0.0, (running.end_ns - now_ns) * 1e-9)
-            status.splice_offset = running.splice_offset_rad
-        self._outputs["status"].publish(status)
+        with supervisor.lock:
+            status = status_message(supervisor, self._contract, self._now_ns())
+        assert self._work is not None
+        status.chunk_number, status.chunk_age = self._work.chunk_number, self._work.chunk_age_s
+        status.source = self._source.name
+        self._status.publish(status)
 
     def diagnose(self) -> Iterable[Diagnosis]:
         supervisor = self._running_supervisor
-        compute_s = supervisor.compute_s or [0.0]
+        compute_s = list(supervisor.compute_s) or [0.0]
         values = {**supervisor.counts, "enabled": supervisor.enabled, "chunk_mode": self.param("chunk_mode"),
-                  "chunk_age_s": self._chunk_age_s, "tracking_error_rad": supervisor.tracking_error_rad,
-                  "compute_p50_s": float(np.median(list(compute_s))), "compute_max_s": max(compute_s)}
+                  "speed_scale": supervisor.executor.options.speed_scale, "source": self._source.name,
+                  "replaced": self._work.replaced if self._work is not None else 0,
+                  "tracking_error_rad": supervisor.tracking_error_rad,
+                  "compute_p50_s": float(np.median(compute_s)), "compute_max_s": max(compute_s)}
         if supervisor.stopped is not None:
             yield Diagnosis(ERROR, f"stopped: {supervisor.stopped.reason}: {supervisor.stopped.message}", values)
         elif supervisor.stale is not None:
             yield Diagnosis(ERROR if supervisor.enabled else WARN, supervisor.stale.message, values)
+        elif self._execute and self._watch.refusal is not None:
+            refusal = self._watch.refusal
+            yield Diagnosis(ERROR if supervisor.enabled else WARN, f"{refusal.reason}: {refusal.message}", values)
         elif not supervisor.enabled:
             yield Diagnosis(OK, "disabled", values)
         elif supervisor.event is not None:
             yield Diagnosis(WARN, f"{supervisor.event.reason}: {supervisor.event.message}", values)
         else:
-            yield Diagnosis(OK, "enabled", values)
+            yield Diagnosis(OK, "enabled" if self._execute else "dry run: nothing is sent", values)
 
     @property
     def _running_supervisor(self) -> Supervisor:
