@@ -23,8 +23,10 @@ from typing import Any
 import numpy as np
 
 from corft.processes import Child, MemoryWatch, announce, running, stopwatch
+from corft.record_command import command_for_this_machine, recorded_topics, write_qos
 from corft_core import files
 from corft_core.cli import run_main
+from corft_core.contract import Contract
 from corft_core.errors import CorftError
 
 DEMONSTRATIONS = 40
@@ -33,8 +35,6 @@ SCENES_LIVE = 10
 RECORD_REAL_TIME_FACTOR = 4.0
 LIVE_REAL_TIME_FACTOR = 2.0
 VIDEO_SCENES = 2
-TOPICS = ("/front_camera/image_raw", "/wrist_camera/image_raw", "/joint_states", "/arm_controller/joint_trajectory",
-          "/gripper_controller/commands", "/episode_event", "/clock")
 DOMAIN_ID = "87"
 POLICIES = ("sft", "co_rft")
 
@@ -104,8 +104,12 @@ class Demo:
         if (self.bag / "metadata.yaml").exists():
             return
         shutil.rmtree(self.bag, ignore_errors=True)
-        recorder = self.child(["ros2", "bag", "record", "-s", "mcap", "--use-sim-time", "-o", str(self.bag),
-                               *_topic_arguments()], "record")
+        contract = Contract.load(self.share / "config" / "panda_cell" / "contract.yaml")
+        topics = recorded_topics(contract, use_sim_time=True)
+        overrides = self.out / "qos_overrides.yaml"
+        # All of the cell's publishers are reliable.
+        write_qos(overrides, contract, topics, reliable={topic.topic for topic in topics})
+        recorder = self.child(command_for_this_machine(topics, self.bag, overrides, "none", True), "record")
         try:
             cell = self.child(["ros2", "launch", "-n", "corft", "demo.launch.py",
                                f"episodes:={self.arguments.episodes}",
@@ -260,12 +264,6 @@ class Demo:
         print(f"\n{text_table(summary)}\n")
         print(f"{self.arguments.out}/report.html   {self.arguments.out}/summary.json   "
               f"{summary['seconds'] / 60:.1f} min, {summary['peak_rss_mb']} MB")
-
-
-def _topic_arguments() -> list[str]:
-    """The topics as this release's recorder takes them: ros2bag before 0.28 knows them by position only."""
-    usage = subprocess.run(["ros2", "bag", "record", "--help"], capture_output=True, text=True, check=False).stdout
-    return ["--topics", *TOPICS] if "--topics" in usage else list(TOPICS)
 
 
 def _data_rows(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from corft.record_command import PRESETS, command_text, qos_text, recorded_topics, write_qos
+from corft.record_command import PRESETS, command_text, recorded_topics, write_qos
 from corft_core.cli import run_main
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
@@ -80,6 +80,8 @@ def _main(arguments: argparse.Namespace) -> int:
         print(command_text(topics, arguments.out or "OUT", arguments.preset, arguments.use_sim_time), end="")
     if arguments.write_qos or arguments.print_command:
         return 0
+    if arguments.qos and not Path(arguments.qos).is_file():
+        raise CorftError(f"--qos {arguments.qos}: there is no such file. Make one with --write-qos FILE")
     if not arguments.out:
         raise CorftError("expected the folder of the bag to record: ros2 run corft record OUT")
     out = Path(arguments.out)
@@ -89,7 +91,6 @@ def _main(arguments: argparse.Namespace) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CorftError(f"{out.parent} cannot be made: {error.strerror}. Choose another place for the bag") from error
-    overrides = Path(arguments.qos).read_text() if arguments.qos else qos_text(contract, topics)
     # Raw images need room in shared memory; the children inherit this.
     os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE",
                           str(Path(default_contract_path()).parents[1] / "fastdds_profile.xml"))
@@ -104,7 +105,7 @@ def _main(arguments: argparse.Namespace) -> int:
         signal.signal(number, lambda seen, _: signals.append(seen))
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        return Recorder(arguments, contract, topics, out, overrides, signals).run()
+        return Recorder(arguments, contract, topics, out, signals).run()
     finally:
         rclpy.try_shutdown()
 

@@ -48,10 +48,11 @@ class Audit:
 
 
 def audit(path: Path, topics: Sequence[RecordedTopic], episodes: Sequence[Episode], events: int,
-          heard: Mapping[str, int], progress: Callable[[int], None] = lambda count: None) -> Audit:
+          published: Mapping[str, int], progress: Callable[[int], None] = lambda count: None) -> Audit:
     """Read the bag through and compare. Raises BagError when it cannot be read, and what ``progress`` raises.
 
-    ``events``: how many were published. ``heard``: messages of the whole session by topic, on our own subscriptions.
+    ``events``: how many were published. ``published``: topics that had a publisher → messages of the whole session
+    that our own subscriptions heard.
     """
     logs = {topic.topic: TopicLog(topic.stamped) for topic in topics}
     with Bag(path) as bag:
@@ -71,7 +72,7 @@ def audit(path: Path, topics: Sequence[RecordedTopic], episodes: Sequence[Episod
         log = logs[topic.topic]
         found = {episode.number: log.summary(episode.start_ns, episode.stop_ns) for episode in kept}
         _row(result, topic, counts.get(topic.topic, 0), log, kept, found)
-        _judge(result, topic, counts.get(topic.topic, 0), heard.get(topic.topic, 0), log, kept, found)
+        _judge(result, topic, counts.get(topic.topic, 0), published.get(topic.topic), log, kept, found)
         if topic.role == "event" and len(log) < events:
             result.problems.append(f"{topic.topic}: {events} episode events were published, {len(log)} are in the bag: "
                                    "the converter cannot cut all episodes")
@@ -88,13 +89,13 @@ def _row(result: Audit, topic: RecordedTopic, count: int, log: TopicLog, kept: S
         "gap_s": max((s.gap_s for s in found.values()), default=0.0) if observed else 0.0})
 
 
-def _judge(result: Audit, topic: RecordedTopic, count: int, heard: int, log: TopicLog, kept: Sequence[Episode],
+def _judge(result: Audit, topic: RecordedTopic, count: int, heard: int | None, log: TopicLog, kept: Sequence[Episode],
            found: Mapping[int, Summary]) -> None:
     name = f"{topic.stream} ({topic.topic})" if topic.stream != topic.topic else topic.topic
     if count == 0:
-        if heard:
-            result.problems.append(f"{name}: {heard} messages were published, none is in the bag (a QoS mismatch? "
-                                   "look at the recorder's log)")
+        if heard is not None:
+            result.problems.append(f"{name}: it was published, {heard} messages were heard, none is in the bag: a QoS "
+                                   "mismatch? See record.log, and `ros2 topic info -v` of the topic")
         elif topic.role in ("observation", "command"):
             result.problems.append(f"{name}: nobody published anything")
         elif topic.role == "extra":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,28 +81,31 @@ def recorded_topics(contract: Contract, namespace: str = "", *, compressed: bool
     return tuple(topics.values())
 
 
-def qos_overrides(topics: Sequence[RecordedTopic]) -> dict[str, dict[str, Any]]:
+def qos_overrides(topics: Sequence[RecordedTopic], reliable: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """rosbag2's overrides: topic → history, depth, reliability, durability.
 
-    Reliability is the contract's, as the nodes subscribe. Topics outside the contract are left to the recorder, which
-    takes what their publishers offer.
+    Reliability is the contract's, as the nodes subscribe; topics in ``reliable``, whose publishers are known to offer
+    it, are recorded reliably all the same. Topics outside the contract are left to the recorder, which takes what
+    their publishers offer.
     """
     return {topic.topic: {
         "history": "keep_last", "depth": IMAGE_DEPTH if topic.camera else DEPTH,
-        "reliability": "best_effort" if topic.qos == "sensor_data" else "reliable", "durability": "volatile",
+        "reliability": "reliable" if topic.qos == "reliable" or topic.topic in reliable else "best_effort",
+        "durability": "volatile",
     } for topic in topics if topic.qos}
 
 
-def qos_text(contract: Contract, topics: Sequence[RecordedTopic]) -> str:
+def qos_text(contract: Contract, topics: Sequence[RecordedTopic], reliable: Collection[str] = ()) -> str:
     """The overrides as a YAML file."""
     head = (f"# QoS of the recorder's subscriptions for the contract of {contract.robot.name}, for\n"
             "# `ros2 bag record --qos-profile-overrides-path`. Made by `ros2 run corft record --write-qos FILE`.\n")
-    return head + yaml.safe_dump(qos_overrides(topics), sort_keys=False)
+    return head + yaml.safe_dump(qos_overrides(topics, reliable), sort_keys=False)
 
 
-def write_qos(path: Path, contract: Contract, topics: Sequence[RecordedTopic]) -> None:
+def write_qos(path: Path, contract: Contract, topics: Sequence[RecordedTopic],
+              reliable: Collection[str] = ()) -> None:
     """Write the overrides file."""
-    files.write_text(path, qos_text(contract, topics))
+    files.write_text(path, qos_text(contract, topics, reliable))
 
 
 def record_command(topics: Sequence[RecordedTopic], out: Path | str, qos_file: Path | str, *, preset: str = "zstd_fast",

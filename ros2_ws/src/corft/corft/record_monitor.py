@@ -82,11 +82,25 @@ class TopicMonitor:
         self.topic, self.log = topic, TopicLog(topic.stamped)
         self._node, self._clock = node, clock
         self._kind = message_class(topic.type)
-        self.qos = QoSProfile(
-            depth=IMAGE_DEPTH if topic.camera else DEPTH, durability=DurabilityPolicy.VOLATILE,
-            reliability=ReliabilityPolicy.BEST_EFFORT if topic.qos == "sensor_data" else ReliabilityPolicy.RELIABLE)
-        self._subscription = node.create_subscription(self._kind, topic.topic, lambda _: None, self.qos, raw=True)
         self._last_s = time.monotonic()
+        self._listen(reliable=topic.qos != "sensor_data")
+
+    def _listen(self, reliable: bool) -> None:
+        self.qos = QoSProfile(
+            depth=IMAGE_DEPTH if self.topic.camera else DEPTH, durability=DurabilityPolicy.VOLATILE,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT)
+        self._subscription = self._node.create_subscription(self._kind, self.topic.topic, lambda _: None, self.qos,
+                                                            raw=True)
+
+    def match(self) -> bool:
+        """Listen reliably where all publishers offer it; whether it does."""
+        publishers = self._node.get_publishers_info_by_topic(self.topic.topic)
+        offered = bool(publishers) and all(info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+                                           for info in publishers)
+        if offered and self.qos.reliability != ReliabilityPolicy.RELIABLE:
+            self._node.destroy_subscription(self._subscription)
+            self._listen(reliable=True)
+        return offered
 
     def drain(self) -> None:
         """Count what waits in the queue."""
@@ -138,6 +152,10 @@ class Monitors:
         """Observation topics without any publisher."""
         return [m.topic for m in self.all if m.topic.role == "observation"
                 and not self._node.count_publishers(m.topic.topic)]
+
+    def match(self) -> set[str]:
+        """The topics that are offered, and from now on heard, reliably."""
+        return {monitor.topic.topic for monitor in self.all if monitor.match()}
 
     def published(self) -> dict[str, list[str]]:
         """Every topic with a publisher → its types. (Our own subscriptions are in the graph too.)"""

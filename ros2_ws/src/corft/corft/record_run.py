@@ -22,7 +22,7 @@ from rclpy.qos import QoSProfile
 from corft.processes import Child
 from corft.record_audit import Audit, AuditStopped, audit
 from corft.record_checks import check, table
-from corft.record_command import RecordedTopic, command_for_this_machine
+from corft.record_command import RecordedTopic, command_for_this_machine, write_qos
 from corft.record_keys import Command, Keyboard, Keys
 from corft.record_monitor import Monitors, RecorderClock, message_class
 from corft.record_screen import Screen, status_line
@@ -48,9 +48,10 @@ class Recorder:
     """See the module's docstring. ``signals`` fills with the signals that came."""
 
     def __init__(self, arguments: argparse.Namespace, contract: Contract, topics: Sequence[RecordedTopic], out: Path,
-                 overrides: str, signals: list[int]) -> None:
+                 signals: list[int]) -> None:
         self.arguments, self.contract, self.topics, self.out = arguments, contract, topics, out
-        self.overrides, self.signals = overrides, signals
+        self.signals = signals
+        self._reliable: set[str] = set()
         self.screen = Screen()
         self.session = Session(arguments.prompt or contract.instruction)
         self.node = rclpy.create_node("corft_record", enable_rosout=False, start_parameter_services=False)
@@ -60,6 +61,7 @@ class Recorder:
         self._event_class = message_class(event.type)
         self._publisher = self.node.create_publisher(self._event_class, event.topic, QoSProfile(depth=10))
         self._events = 0
+        self._published: dict[str, int] = {}
         self._warnings: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ready_since_s: float | None = None
         self._next_display_s = self._next_waiting_s = 0.0
@@ -84,6 +86,8 @@ class Recorder:
             f"{topic.stream} ({topic.topic}: nobody publishes it)" for topic in self.monitors.unpublished()))
         if self.signals:
             return
+        self._reliable = self.monitors.match()
+        time.sleep(SETTLE_S)
         self.monitors.drain()
         start_ns, start_s = self.clock.now_ns(), time.monotonic()
         for monitor in self.monitors.all:
@@ -125,8 +129,9 @@ class Recorder:
         """Run the child and obey commands until the session ends; the bag is complete afterwards."""
         log = self.out.with_name(f"{self.out.name}.log")
         with tempfile.TemporaryDirectory() as folder:
-            qos_file = Path(folder) / "qos_overrides.yaml"
-            qos_file.write_text(self.overrides)
+            qos_file = Path(self.arguments.qos or f"{folder}/qos_overrides.yaml")
+            if not self.arguments.qos:
+                write_qos(qos_file, self.contract, self.topics, self._reliable)
             command = command_for_this_machine(self.topics, self.out, qos_file, self.arguments.preset,
                                                self.arguments.use_sim_time)
             with Keyboard(self.clock.now_ns) as keyboard:
@@ -260,6 +265,8 @@ class Recorder:
             if not self._ready():
                 end_s = time.monotonic()
             time.sleep(POLL_S)
+        self._published = {m.topic.topic: len(m.log) for m in self.monitors.all
+                           if self.node.count_publishers(m.topic.topic)}
         child.stop(patience_s=60.0)
 
     # Afterwards
@@ -269,7 +276,6 @@ class Recorder:
         from tqdm import tqdm
 
         asked = len(self.signals)
-        heard = {m.topic.topic: len(m.log) for m in self.monitors.all}
         try:
             with tqdm(unit="message", desc="auditing", leave=False, disable=None) as bar:
                 def progress(count: int) -> None:
@@ -277,7 +283,8 @@ class Recorder:
                         raise AuditStopped
                     bar.update(count)
 
-                result = audit(self.out, self.topics, self.session.episodes, self._events, heard, progress)
+                result = audit(self.out, self.topics, self.session.episodes, self._events, self._published,
+                               progress)
         except AuditStopped:
             print(f"audit stopped; the bag is complete: {self.out}", file=sys.stderr)
             return EXIT_STOPPED
