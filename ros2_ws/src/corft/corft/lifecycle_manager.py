@@ -1,8 +1,8 @@
 """lifecycle_manager: configures and activates the graph's lifecycle nodes in order, and keeps them up.
 
 A node that comes back unconfigured (respawned after a crash) is configured and activated again, whatever the others do
-meanwhile; one that somebody deactivated by hand is left alone. When the first bring-up fails for good the manager says which node failed and
-why, and exits with code 1. On SIGINT and SIGTERM it deactivates the nodes in reverse order.
+meanwhile; one that somebody deactivated by hand is left alone. When the first bring-up fails for good the manager says
+which node failed and why, and exits with code 1. On SIGINT and SIGTERM it deactivates the nodes in reverse order.
 Services: `~/is_active`, `~/start`, `~/stop` (std_srvs/Trigger).
 """
 

@@ -3,11 +3,14 @@
 While a goal runs, every `replan_steps` ticks of the policy's rate (ROS time) the node takes the observation as of
 the tick from the aligner that the converter uses, runs the policy in a thread of its own and publishes an
 ActionChunk stamped with the tick. A goal ends by an EpisodeEvent SUCCESS or FAILURE, timeout (ROS time), cancel,
-or is aborted with a reason: stale observations, a standing clock, time going back, deactivation.
+or is aborted with a reason: stale observations, a standing clock, time going back, an executor that has stopped or
+fallen silent, deactivation. Feedback: chunk number, latency, the critic's value, the executor's queue. In `chunk_mode`
+rtc a chunk goes on from the actions that the executor is committed to (real-time chunking).
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -16,25 +19,29 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from corft_msgs.action import RunPolicy
 from corft_msgs.msg import ActionChunk, EpisodeEvent
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
-from rclpy.subscription import Subscription
 from rclpy.task import Future
 from rclpy.time import Time
-from sensor_msgs.msg import Image, JointState
 
 from corft.chunk_messages import chunk_message, duration_message
-from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, load_contract, qos_profile
+from corft.executor_link import ExecutorLink, shifted
+from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, load_contract, qos_profile
 from corft.node_main import run_node
 from corft.policy_checks import check_robot, checkpoint_folder, staleness
+from corft.policy_inputs import PolicyInputs
+from corft.policy_parameters import POLICY_PARAMETERS
 from corft.policy_run import PolicyRun
 from corft.stream_health import percentile
 from corft_core.contract import Contract
+from corft_core.data.align import Aligner
 from corft_core.errors import CorftError
+from corft_core.execution.splice import check_rtc, delay_steps
 
 Result = RunPolicy.Result
 FIRST_OBSERVATION_S = 3.0
@@ -43,17 +50,7 @@ FIRST_OBSERVATION_S = 3.0
 class PolicyNode(CorftLifecycleNode):
     """See the module's docstring."""
 
-    PARAMETERS = (
-        Param("checkpoint", "", "Checkpoint folder written by the trainer; horizon, rates and joints come from it."),
-        Param("contract", "", "The robot's contract, compared with the checkpoint's at start-up; empty: no check."),
-        Param("replan_steps", 5, "Policy steps between two chunks; at most the checkpoint's horizon.", (1, 200)),
-        Param("device", "cpu", "torch device: cpu, cuda, cuda:0 …"),
-        Param("torch_threads", 0, "Threads for inference; 0: half of the machine's cores.", (0, 256)),
-        Param("seed", 0, "Seed of the policy's noise, set anew for every goal.", (0, 2**31 - 1)),
-        Param("image_topic", "camera_node/{camera}/image", "Topic of a camera's prepared images."),
-        Param("stall_timeout", 10.0, "Wall seconds without any progress of ROS time until a goal is aborted.",
-              (0.1, 3600.0)),
-    )
+    PARAMETERS = POLICY_PARAMETERS
 
     def __init__(self) -> None:
         self._policy: Any = None
@@ -63,7 +60,9 @@ class PolicyNode(CorftLifecycleNode):
         self._wake = threading.Condition()
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._inputs: list[Subscription[Any]] = []
+        self._inputs: PolicyInputs | None = None
+        self._link: ExecutorLink | None = None
+        self._last_chunk: tuple[int, Any] | None = None
         self._latencies_s: deque[float] = deque(maxlen=256)
         self._chunks = 0
         self._waiting_for: list[str] = []
@@ -82,7 +81,6 @@ class PolicyNode(CorftLifecycleNode):
         # torch takes seconds to import: a wrong folder is refused before.
         import torch
 
-        from corft_core.data.align import Aligner
         from corft_core.policy.policy import Policy
 
         torch.set_num_threads(self.param("torch_threads") or max(1, (torch.get_num_threads() + 1) // 2))
@@ -106,14 +104,26 @@ class PolicyNode(CorftLifecycleNode):
             f"{warm_s * 1e3:.0f} ms warm, {first_s * 1e3:.0f} ms cold")
         if warm_s > interval_s:
             self.get_logger().warning(f"inference ({warm_s:.2f} s) is slower than the interval between chunks")
+        if self.param("chunk_mode") == "rtc":
+            self._check_rtc(warm_s)
+
+    def _check_rtc(self, inference_s: float) -> None:
+        """Before anything connects: real-time chunking needs joint actions, and d ≤ s ≤ h - d."""
+        assert self._contract is not None
+        if self._contract.action_space != "joint":
+            raise CorftError(f"chunk_mode rtc goes on from joint positions; this policy's actions are "
+                             f"{self._contract.action_space}. Use chunk_mode:=splice.")
+        delay = delay_steps(inference_s, self.param("handoff_s"), self._contract.step_ns * 1e-9)
+        check_rtc(self._policy.horizon, self.param("replan_steps"), delay)
+        self.get_logger().info(f"rtc: {delay} of {self._policy.horizon} steps are expected to pass until a chunk is "
+                               "followed")
 
     def _predict_nothing(self) -> float:
         """Wall seconds that one inference on black images takes."""
-        import numpy as np
-
         assert self._contract is not None
         images = {c.name: np.zeros((1, *c.size, 3), np.uint8) for c in self._contract.cameras}
-        state = np.array([[*self._contract.robot.home_rad, 1.0]])
+        state = np.zeros((1, len(self._contract.state_names)))
+        state[0, :len(self._contract.robot.joints)] = self._contract.robot.home_rad
         start = time.perf_counter()
         self._policy.act(images, state, [self._policy.instructions[0] if self._policy.instructions else "go"],
                          self._generator)
@@ -122,16 +132,9 @@ class PolicyNode(CorftLifecycleNode):
     def activate(self) -> None:
         assert self._contract is not None
         self._aligner.reset()
-        joint_state = self._contract.joint_state
-        self._inputs = [
-            self.create_subscription(JointState, joint_state.topic, self._receive_joints,
-                                     qos_profile(joint_state.qos, depth=5)),
-            self.create_subscription(EpisodeEvent, self._contract.episode_event.topic, self._receive_event,
-                                     qos_profile(self._contract.episode_event.qos, depth=10))]
-        for camera in self._contract.cameras:
-            self._inputs.append(self.create_subscription(
-                Image, self.param("image_topic").format(camera=camera.name),
-                lambda message, name=camera.name: self._receive_image(name, message), qos_profile("reliable", 1)))
+        self._inputs = PolicyInputs(self, self._contract, self._aligner, self.param("image_topic"),
+                                    self._receive_event)
+        self._link = ExecutorLink(self)
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
@@ -144,35 +147,17 @@ class PolicyNode(CorftLifecycleNode):
         if self._thread is not None:
             self._thread.join(10.0)
             self._thread = None
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs.clear()
+        for part in (self._inputs, self._link):
+            if part is not None:
+                part.destroy()
+        self._inputs = self._link = None
 
     def cleanup(self) -> None:
         if self._policy is not None:
             self.destroy_lifecycle_publisher(self._chunk_publisher)
         self._policy = None
 
-    # Inputs (executor thread)
-
-    def _receive_joints(self, message: JointState) -> None:
-        assert self._contract is not None
-        stamp_ns = Time.from_msg(message.header.stamp).nanoseconds
-        if self._contract.joint_state.stamp == "receive" or stamp_ns == 0:
-            stamp_ns = self.get_clock().now().nanoseconds
-        try:
-            self._aligner.push("joint_state", stamp_ns, message)
-        except CorftError as error:  # another publisher's joints, say those of a gripper alone
-            self.get_logger().warning(str(error), throttle_duration_sec=2.0)
-
-    def _receive_image(self, camera: str, message: Image) -> None:
-        from corft_core.data.images import decode_image
-
-        try:
-            # camera_node has cropped and resized already: an array tells the aligner so.
-            self._aligner.push(camera, Time.from_msg(message.header.stamp).nanoseconds, decode_image(message))
-        except CorftError as error:
-            self.get_logger().error(str(error), throttle_duration_sec=2.0)
+    # Events (executor thread)
 
     def _receive_event(self, event: EpisodeEvent) -> None:
         run = self._run
@@ -218,8 +203,9 @@ class PolicyNode(CorftLifecycleNode):
 
         now_ns = self.get_clock().now().nanoseconds
         timeout_ns = goal.timeout.sec * 1_000_000_000 + goal.timeout.nanosec
-        run = PolicyRun(goal.instruction, now_ns, now_ns + timeout_ns if timeout_ns else None,
-                        self._contract.step_ns, self.param("replan_steps"), ended)
+        run = PolicyRun(goal.instruction.strip() or self._contract.instruction, now_ns,
+                        now_ns + timeout_ns if timeout_ns else None, self._contract.step_ns,
+                        self.param("replan_steps"), ended)
         # The timer only wakes the inference thread; it runs on ROS time, so it keeps pace with a fast simulation.
         timer = self.create_timer(self._contract.step_ns * 1e-9, self._notify)
         self._begin(run, handle)
@@ -242,7 +228,7 @@ class PolicyNode(CorftLifecycleNode):
 
     def _begin(self, run: PolicyRun, handle: ServerGoalHandle) -> None:
         known = list(self._policy.instructions)
-        if not run.instruction.strip():
+        if not run.instruction:
             run.end(Result.ABORTED, f"the instruction is empty; this policy learned: {', '.join(known) or 'none'}")
         elif known and run.instruction not in known:
             self.get_logger().warning(f"instruction '{run.instruction}' was not among the demonstrations; "
@@ -290,6 +276,8 @@ class PolicyNode(CorftLifecycleNode):
         elif run.standing_s(now_ns) > self.param("stall_timeout"):
             self._finish(run, Result.ABORTED, f"ROS time has stood still at {now_ns * 1e-9:.3f} s for "
                          f"{self.param('stall_timeout'):.0f} s of wall time (is /clock published?)")
+        elif self._link is not None and (trouble := self._link.trouble(run.begun_s)):
+            self._finish(run, Result.ABORTED, trouble)
         else:
             tick_ns = run.due_tick(now_ns)
             if tick_ns is not None:
@@ -307,10 +295,12 @@ class PolicyNode(CorftLifecycleNode):
                 self._finish(run, Result.ABORTED, "stale observations: " + "; ".join(
                     staleness(self._contract, name, observation.ages_s.get(name)) for name in observation.missing))
             return
+        plan, frozen = self._plan(run, tick_ns)
         inference_s = time.perf_counter()
         prediction = self._policy.act(
             {camera.name: observation.values[camera.name][None] for camera in self._contract.cameras},
-            observation.values["joint_state"][None], [run.instruction], self._generator)
+            self._aligner.state(observation.values)[None], [run.instruction], self._generator,
+            plan=None if plan is None else plan[None], frozen=frozen)
         inference_s = time.perf_counter() - inference_s
         value = float(prediction.value[0])
         chunk = chunk_message(self._contract, tick_ns, prediction.actions[0], chunk_number=run.chunks,
@@ -322,8 +312,23 @@ class PolicyNode(CorftLifecycleNode):
         self._latencies_s.append(latency_s)
         self._chunks += 1
         handle.publish_feedback(RunPolicy.Feedback(chunk_number=run.chunks, latency=latency_s, value=value,
+                                                   queue=self._link.queue_s if self._link is not None else math.nan,
                                                    elapsed=(now_ns - run.start_ns) * 1e-9))
+        self._last_chunk = (tick_ns, prediction.actions[0])
         run.predicted(tick_ns)
+
+    def _plan(self, run: PolicyRun, tick_ns: int) -> tuple[Any, int]:
+        """What the chunk of `tick_ns` goes on from, (H, A) or None, and how many of its actions are settled (rtc).
+
+        In rtc that is what the executor is committed to; else the last chunk of this run, as a first guess.
+        """
+        assert self._contract is not None
+        if self.param("chunk_mode") == "rtc" and self._link is not None:
+            return self._link.plan(tick_ns, self._contract.step_ns, self._policy.horizon) or (None, 0)
+        if run.chunks == 0 or self._last_chunk is None:
+            return None, 0
+        stamp_ns, actions = self._last_chunk
+        return shifted(actions, (tick_ns - stamp_ns) // self._contract.step_ns), 0
 
     def diagnose(self) -> Iterable[Diagnosis]:
         run = self._run

@@ -21,6 +21,7 @@ class PolicyRun:
     chunks: int = 0
     next_tick_ns: int = 0
     blind_since_ns: int | None = None
+    begun_s: float = 0.0
     _last_now_ns: int = 0
     _progress_s: float = 0.0
     _blind_since_s: float = 0.0
@@ -30,7 +31,7 @@ class PolicyRun:
     def __post_init__(self) -> None:
         self.next_tick_ns = self.start_ns
         self._last_now_ns = self.start_ns
-        self._progress_s = time.monotonic()
+        self.begun_s = self._progress_s = time.monotonic()
 
     @property
     def ended(self) -> bool:

@@ -24,13 +24,13 @@ from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from corft.cell_messages import objects_of, stamp_message, trajectory_message
-from corft.node_base import CONTRACT, OK, CorftNode, Diagnosis, Param, default_contract_path, qos_profile
+from corft.node_base import OK, CorftNode, Diagnosis, default_contract_path, qos_profile
 from corft.node_main import run_node
-from corft_core.cell.habits import Habits
+from corft.teleop_parameters import TELEOP_PARAMETERS
 from corft_core.cell.grip import cell_gripper
 from corft_core.cell.kinematics import ArmKinematics
-from corft_core.cell.scene import DEFAULT_TASK, SPLITS, Scene, make_scene, scene_name
-from corft_core.cell.tasks import TASKS, get_task
+from corft_core.cell.scene import Scene, make_scene, scene_name
+from corft_core.cell.tasks import get_task
 from corft_core.cell.teleoperator import ImperfectOperator
 from corft_core.contract import Contract
 from corft_core.data.messages import MessageError, header_stamp_ns, joint_vector
@@ -48,21 +48,7 @@ EARLIEST_SUCCESS_NS = 500_000_000
 class TeleopNode(CorftNode):
     """See the module's docstring."""
 
-    PARAMETERS = (
-        CONTRACT,
-        Param("episodes", 1, "Successful demonstrations to make.", range=(1, 100_000)),
-        Param("task", DEFAULT_TASK, "The cell's task; the cell must have the same.", choices=TASKS),
-        Param("split", "demo", "Family of scenes.", choices=SPLITS),
-        Param("first_index", 0, "Number of the first scene.", range=(0, 1_000_000_000)),
-        Param("seed", 0, "Seed of the operator's imperfections.", range=(0, 1_000_000)),
-        Param("speed_min", Habits().speed[0], "Slowest speed factor of an episode.", range=(0.05, 2.0)),
-        Param("speed_max", Habits().speed[1], "Fastest speed factor of an episode.", range=(0.05, 2.0)),
-        Param("time_limit_s", 40.0, "An episode that takes longer in simulated time is a failure.",
-              range=(1.0, 600.0)),
-        Param("exit_when_done", True, "End the process after the last episode."),
-        Param("wait_for_recorder", False, "Start only when somebody else listens to events, commands and images."),
-        Param("operator_id", "scripted", "Who the events say has demonstrated."),
-    )
+    PARAMETERS = TELEOP_PARAMETERS
 
     def __init__(self) -> None:
         super().__init__("teleop_node")

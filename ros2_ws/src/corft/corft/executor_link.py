@@ -1,0 +1,84 @@
+"""What policy_node knows of the executor that its chunks go to: queue, stops, and what it is committed to."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+from corft_msgs.msg import ExecutionStatus
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.time import Time
+
+from corft.node_base import qos_profile
+
+Array = NDArray[np.float64]
+SILENT_S = 5.0
+FRESH_S = 1.0
+
+
+def shifted(actions: Array, by_steps: int) -> Array:
+    """A chunk (H, A) as one made ``by_steps`` later would continue it: its rest, the last action repeated."""
+    rest = actions[min(max(by_steps, 0), len(actions) - 1):]
+    return np.concatenate([rest, np.repeat(rest[-1:], len(actions) - len(rest), axis=0)])
+
+
+class ExecutorLink:
+    """Follows `execution_status`. All times of receipt are steady seconds."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._status: ExecutionStatus | None = None
+        self._heard_s = -math.inf
+        self._subscription = node.create_subscription(
+            ExecutionStatus, "execution_status", self._on_status, qos_profile("reliable", 1))
+
+    def destroy(self) -> None:
+        """End the subscription."""
+        self._node.destroy_subscription(self._subscription)
+
+    @property
+    def queue_s(self) -> float:
+        """Motion that the executor has left [s]; NaN when none answers."""
+        fresh = time.monotonic() - self._heard_s < FRESH_S
+        return float(self._status.queue) if fresh and self._status is not None else math.nan
+
+    def trouble(self, since_s: float) -> str:
+        """Why a run that began at steady ``since_s`` can't go on; empty when it can, or when no executor was heard.
+
+        A stop lasts until the operator enables the executor again, and one that was killed comes back disabled.
+        """
+        status, silent_s = self._status, time.monotonic() - self._heard_s
+        if status is None or self._heard_s < since_s:
+            return ""
+        if silent_s > SILENT_S:
+            return f"the executor has been silent for {silent_s:.0f} s (was it killed? its log says more)"
+        if status.state == ExecutionStatus.STOPPED:
+            return f"the executor has stopped: {status.reason}: {status.message}"
+        return ""
+
+    def plan(self, tick_ns: int, step_ns: int, horizon: int) -> tuple[Array, int] | None:
+        """What the arm follows already, as a chunk of ``tick_ns`` would say it, and how much of it is settled.
+
+        (horizon, J [+ 1]) joint positions and opening due at ``tick_ns`` + 1 … steps, the last repeated, and the number
+        of first ones that will be executed whatever comes. None when the executor says nothing (see ExecutionStatus).
+        """
+        status = self._status
+        if status is None or not status.committed.points or time.monotonic() - self._heard_s > FRESH_S:
+            return None
+        points = status.committed.points
+        origin_ns = Time.from_msg(status.committed.header.stamp).nanoseconds - tick_ns
+        due_ns = np.array([origin_ns + p.time_from_start.sec * 10**9 + p.time_from_start.nanosec for p in points])
+        wanted_ns = step_ns * np.arange(1, horizon + 1)
+        if due_ns[0] - step_ns > wanted_ns[0]:
+            return None  # it begins after the chunk's first action: nothing to go on from
+        table = np.array([p.positions for p in points])
+        columns = [np.interp(wanted_ns, due_ns, table[:, j]) for j in range(table.shape[1])]
+        if len(status.committed_gripper) == len(points):
+            held = np.maximum(np.searchsorted(due_ns, wanted_ns, side="right") - 1, 0)
+            columns.append(np.array(status.committed_gripper)[held])
+        return np.stack(columns, axis=1), min(int(status.frozen_steps), int(np.sum(wanted_ns <= due_ns[-1])))
+
+    def _on_status(self, status: ExecutionStatus) -> None:
+        self._status, self._heard_s = status, time.monotonic()
