@@ -159,8 +159,10 @@ def _decode_compressed(message: Any, depth_range_m: tuple[float, float] | None) 
         parameters = _COMPRESSED_DEPTH_HEADER.unpack(data[: _COMPRESSED_DEPTH_HEADER.size].tobytes())
         data = data[_COMPRESSED_DEPTH_HEADER.size :]
     depth = depth_range_m is not None
+    as_rgb = getattr(cv2, "IMREAD_COLOR_RGB", None)  # newer than OpenCV 4.10
+    mode = cv2.IMREAD_UNCHANGED if depth else cv2.IMREAD_COLOR if as_rgb is None else as_rgb
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if depth else cv2.IMREAD_COLOR) if data.size else None
+        image = cv2.imdecode(data, mode) if data.size else None
     except cv2.error:
         image = None
     if image is None:
@@ -169,7 +171,7 @@ def _decode_compressed(message: Any, depth_range_m: tuple[float, float] | None) 
     if not depth:
         if packed_depth or kind.startswith(("16UC1", "32FC1")):
             raise ImageDecodeError(_unknown(kind.split(";")[0]))
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if as_rgb is None else image, np.uint8)
     if image.ndim != 2 or image.dtype != np.uint16:
         raise ImageDecodeError(f"format {kind!r} holds {image.dtype} {image.shape}, but depth_range_m says that it is "
                                "a 16-bit depth image")
