@@ -233,7 +233,7 @@ def _stats_row(feature: str, statistics: Statistics) -> dict[str, Any]:
 def software_versions() -> dict[str, str]:
     """What decides the bytes besides the recording: Python and the packages that read, compute and encode."""
     found = {"python": platform.python_version()}
-    for package in ("corft_core", "numpy", "pyarrow", "av", "rosbags", "rosbags-image", "opencv-python-headless"):
+    for package in ("corft_core", "numpy", "pyarrow", "av", "rosbags", "opencv-python-headless"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
