@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from bag_files import Recorded, Style, write_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -159,18 +160,27 @@ class Recording:
         kept = [item for item in out if item[1] not in self.without and not self.drop(item[1], item[0])]
         return sorted(kept, key=lambda item: item[0])
 
-    def write(self, path: Path) -> Path:
-        """Write the bag folder."""
+    def messages(self) -> list[Recorded]:
+        """The samples as the recorder receives them."""
+        store, out = typestore(), []
+        for stamp_ns, name, message in self.samples():
+            stream = self.contract.stream(name)
+            topic = "/".join(("", *filter(None, (self.namespace, stream.topic))))
+            if isinstance(stream, CameraStream) and self.encoding in ("jpeg", "png"):
+                topic += "/compressed"
+            data = bytes(store.serialize_cdr(message, message.__msgtype__))
+            out.append(Recorded(self.receive_of(stamp_ns), topic, message.__msgtype__, data))
+        return out
+
+    def write(self, path: Path, style: Style | None = None) -> Path:
+        """Write the bag folder: in the given style, else as rosbags writes it."""
         store = typestore()
+        if style is not None:
+            return write_bag(path, self.messages(), store, style)
         with Writer(path, version=9, storage_plugin=self.storage) as writer:
             connections: dict[str, Any] = {}
-            for stamp_ns, name, message in self.samples():
-                if name not in connections:
-                    stream = self.contract.stream(name)
-                    topic = "/".join(("", *filter(None, (self.namespace, stream.topic))))
-                    if isinstance(stream, CameraStream) and self.encoding in ("jpeg", "png"):
-                        topic += "/compressed"
-                    connections[name] = writer.add_connection(topic, message.__msgtype__, typestore=store)
-                data = store.serialize_cdr(message, message.__msgtype__)
-                writer.write(connections[name], self.receive_of(stamp_ns), data)
+            for message in self.messages():
+                if message.topic not in connections:
+                    connections[message.topic] = writer.add_connection(message.topic, message.type, typestore=store)
+                writer.write(connections[message.topic], message.receive_ns, message.data)
         return path

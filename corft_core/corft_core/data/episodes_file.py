@@ -16,6 +16,7 @@ recorder stored them. ``bag`` is the name of the bag's folder or file, with as m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -151,15 +152,19 @@ class EpisodesFile:
                                       for k, item in enumerate(entries)]
 
     @classmethod
-    def load(cls, path: str | Path) -> EpisodesFile:
-        """Read ``path``. Raises EpisodesFileError."""
-        path = Path(path)
-        try:
-            return cls(yaml.safe_load(path.read_text()), path.name)
-        except OSError as error:
-            raise EpisodesFileError(f"{path} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise EpisodesFileError(f"{path} is no valid YAML: {error}") from error
+    def load(cls, path: str | Path | None, exclude: Iterable[str] = ()) -> EpisodesFile:
+        """Read ``path``, if any, and add exclusions written as BAG:NUMBER or BAG:FROM-TO. Raises EpisodesFileError."""
+        content, name = None, ""
+        if path is not None:
+            try:
+                content, name = yaml.safe_load(Path(path).read_text()), Path(path).name
+            except OSError as error:
+                raise EpisodesFileError(f"{path} cannot be read: {error.strerror}") from error
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise EpisodesFileError(f"{path} is no valid YAML: {error}") from error
+        file = cls(content, name)
+        file._entries["exclude"] += [_entry("exclude", f"--exclude {text}", _shorthand(text)) for text in exclude]
+        return file
 
     def check(self, bags: Iterable[str | Path]) -> None:
         """Raise EpisodesFileError for an entry whose bag is not among ``bags``."""
@@ -217,6 +222,20 @@ def _entry(section: str, place: str, item: Any) -> _Entry:
     if section == "labels" and not (entry.outcome or entry.instruction):
         raise refuse(" must give an outcome or an instruction")
     return entry
+
+
+def _shorthand(text: str) -> dict[str, Any]:
+    """The entry that BAG:NUMBER or BAG:FROM-TO stands for."""
+    found = re.fullmatch(r"(.+):(?:(\d+)|([\d.]+)-([\d.]+))", text)
+    try:
+        if found is not None:
+            bag, number, first, last = found.groups()
+            return ({"bag": bag, "episode": int(number)} if number else
+                    {"bag": bag, "from_s": float(first), "to_s": float(last)})
+    except ValueError:
+        pass
+    raise EpisodesFileError(f"--exclude {text}: expected BAG:NUMBER for an episode (from 0), or BAG:FROM-TO for a time "
+                            "range in s since the bag's start, such as kitchen_1:3 or kitchen_1:20.0-22.5")
 
 
 def _times(item: dict[str, Any], keys: list[str], refuse: Any) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
@@ -121,18 +122,13 @@ class Types:
         name = f"ROS2_{distro.upper()}"
         self._release = Stores[name] if name in Stores.__members__ else (
             Stores.ROS2_HUMBLE if 0 < version < 7 else Stores.ROS2_JAZZY)
-        self._common: Typestore | None = None
-        self._stores: dict[tuple[str, str], Typestore] = {}
 
     def reader(self, connection: Connection) -> TopicReader:
         """A reader for the topic. Raises BagError when its type is not known."""
         if connection.serialization != "cdr":
             raise BagError(f"{self._path}: {connection.topic} was recorded in the format "
                            f"{connection.serialization!r}; only ROS 2's cdr can be read")
-        key = connection.type, connection.definition
-        if key not in self._stores:
-            self._stores[key] = self._store(connection)
-        store = self._stores[key]
+        store = self._store(connection)
         fields = store.fielddefs[connection.type][1]
         has_header = bool(fields) and fields[0][1][1] == "std_msgs/msg/Header"
         return TopicReader(connection.topic, connection.type, store, has_header)
@@ -141,27 +137,34 @@ class Types:
         reason = "the recording holds no definition of it"
         if connection.definition:
             try:
-                store = get_typestore(Stores.EMPTY)
-                store.register(_parsed(connection))
-                store.get_msgdef(connection.type)
-                return store
+                return _defined(connection.type, connection.definition, connection.idl)
             except Exception as error:  # parser and code generator raise nearly anything for damaged definitions
                 reason = f"its definition in the recording cannot be used ({type(error).__name__})"
-        if self._common is None:
-            self._common = get_typestore(self._release)
-            self._common.register(get_types_from_msg(EPISODE_EVENT_DEFINITION, EPISODE_EVENT_TYPE))
-        if connection.type not in self._common.fielddefs:
+        store = _common(self._release)
+        if connection.type not in store.fielddefs:
             raise BagError(f"{self._path}: the type {connection.type} of {connection.topic} is not known: {reason}, "
                            "and it is none of ROS 2's common interfaces. Record it with --storage mcap, which stores "
                            "definitions")
-        return self._common
+        return store
 
 
-def _parsed(connection: Connection) -> dict[str, Any]:
-    text = connection.definition
-    if not connection.idl:
-        return get_types_from_msg(text, connection.type)
+@cache
+def _common(release: Stores) -> Typestore:
+    """ROS 2's common interfaces and corft's episode event."""
+    store = get_typestore(release)
+    store.register(get_types_from_msg(EPISODE_EVENT_DEFINITION, EPISODE_EVENT_TYPE))
+    return store
+
+
+@lru_cache(maxsize=256)  # its code generator takes 0.1 s for a type
+def _defined(kind: str, text: str, idl: bool) -> Typestore:
+    """The type ``kind`` by its definition, alone: two files of a bag may define it differently."""
     types: dict[str, Any] = {}
-    for part in text.split(_IDL_RULE)[1:] if text.startswith(_IDL_RULE) else [text]:
+    if not idl:
+        types = get_types_from_msg(text, kind)
+    for part in (text.split(_IDL_RULE)[1:] if text.startswith(_IDL_RULE) else [text]) if idl else ():
         types.update(get_types_from_idl(part.split("\n", 1)[1] if part.startswith("IDL: ") else part))
-    return types
+    store = get_typestore(Stores.EMPTY)
+    store.register(types)
+    store.get_msgdef(kind)
+    return store

@@ -15,7 +15,7 @@ import yaml
 from corft_core.data.bag import mcap, sqlite
 from corft_core.data.bag.mcap import McapStorage, zstd
 from corft_core.data.bag.sqlite import SqliteStorage
-from corft_core.data.bag.storage import BagError, Storage
+from corft_core.data.bag.storage import BagError, Note, Storage
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
@@ -32,7 +32,7 @@ class Layout:
     version: int = 0
     distro: str = ""
     topics: dict[str, tuple[str, int]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 def find(path: Path) -> Layout:
@@ -56,7 +56,7 @@ def find(path: Path) -> Layout:
         try:
             return _from_metadata(path, inside, metadata)
         except _Unusable as error:
-            notes = [f"{metadata.name} was not used: {error}. {_REINDEX}"]
+            notes = [Note(f"{metadata.name} was not used: {error}. {_REINDEX}")]
     if not inside:
         raise BagError(f"{path} is not a bag: it holds no file that ends in {', '.join(_SUFFIXES)}")
     return Layout(inside, notes=notes)
@@ -99,39 +99,47 @@ def _from_metadata(folder: Path, inside: list[Path], metadata: Path) -> Layout:
     if not layout.files:
         raise _Unusable(f"none of the files that it lists is there ({', '.join(missing) or 'it lists none'})")
     if missing:
-        layout.notes.append(f"of the recording's {len(listed)} files {', '.join(missing)} is missing")
+        layout.notes.append(Note(f"of the recording's {len(listed)} files {', '.join(missing)} is missing", True))
     others = [file.name for file in inside if file not in layout.files]
     if others:
-        layout.notes.append(f"{', '.join(others)} was not read: metadata.yaml does not list it. {_REINDEX}")
+        layout.notes.append(Note(f"{', '.join(others)} was not read: metadata.yaml does not list it. {_REINDEX}"))
     return layout
 
 
-def open_storage(path: Path, scratch: Callable[[], Path], notes: list[str]) -> Storage:
+def open_storage(path: Path, scratch: Callable[[], Path], notes: list[Note]) -> Storage:
     """Open a storage file by its content. ``scratch()`` is a folder for what must be unpacked first.
 
     Raises BagError telling what was expected and what is there.
     """
+    plain = path
     try:
         with path.open("rb") as file:
             head = file.read(16)
         if head.startswith(_ZSTD_MAGIC):
-            path, head = _unpacked(path, scratch() / path.name.removesuffix(".zstd"), notes)
+            plain = scratch() / path.name.removesuffix(".zstd")
+            head = _unpack(path, plain, notes)
+            if not head:
+                raise BagError(f"{path} cannot be read: nothing could be unpacked of it. Give a file that ros2 bag "
+                               "record wrote")
         if mcap.begins_like(head):
-            return McapStorage(path)
+            return McapStorage(plain)
         if head == sqlite.MAGIC:
-            return SqliteStorage(_private_copy(path, scratch, notes))
+            plain = _private_copy(plain, scratch, notes)
+            return SqliteStorage(plain)
     except OSError as error:
         raise BagError(f"{path} cannot be opened: {error.strerror or error}") from error
+    except BagError as error:
+        raise BagError(str(error).replace(str(plain), str(path))) from error
     if not head:
         raise BagError(f"{path} is empty (0 bytes): nothing was written before the recorder ended. Record it again")
     raise BagError(f"{path} cannot be read: expected the first bytes of an MCAP, SQLite3 or zstd file, found "
                    f"{head[:8].hex(' ')}. Give a file that ros2 bag record wrote")
 
 
-def _unpacked(path: Path, out: Path, notes: list[str]) -> tuple[Path, bytes]:
-    """Decompress what is undamaged of ``path`` to ``out``, step by step. Returns ``out`` and its first bytes."""
+def _unpack(path: Path, out: Path, notes: list[Note]) -> bytes:
+    """Decompress what is undamaged of ``path`` to ``out``, step by step. Returns the first 16 bytes."""
     decompressor = zstd.ZstdDecompressor()
-    head, written = b"", 0
+    head, written, barren = b"", 0, 0
     with path.open("rb") as file, out.open("wb") as target:
         stored = file.read(_STEP)
         while stored or not (decompressor.needs_input or decompressor.eof):
@@ -140,7 +148,11 @@ def _unpacked(path: Path, out: Path, notes: list[str]) -> tuple[Path, bytes]:
             try:
                 data = decompressor.decompress(stored, max_length=4 * _STEP)
             except zstd.ZstdError as error:
-                notes.append(f"{path.name}: its compression is damaged ({error}); the part before was read")
+                notes.append(Note(f"{path.name}: its compression is damaged ({error}); the part before was read", True))
+                break
+            barren = 0 if data else barren + 1
+            if barren > 8:  # 8 MiB of input without any output are no zstd
+                notes.append(Note(f"{path.name}: its compression is damaged; the part before was read", True))
                 break
             if written < 16:
                 head = (head + data)[:16]
@@ -153,8 +165,8 @@ def _unpacked(path: Path, out: Path, notes: list[str]) -> tuple[Path, bytes]:
                 stored = file.read(_STEP)
         else:
             if not decompressor.eof:
-                notes.append(f"{path.name}: the compressed file was cut off; the part before was read")
-    return out, head
+                notes.append(Note(f"{path.name}: the compressed file was cut off; the part before was read", True))
+    return head
 
 
 def _write(target: Any, data: bytes, path: Path) -> None:
@@ -165,7 +177,7 @@ def _write(target: Any, data: bytes, path: Path) -> None:
                        f"{error.strerror}. Name a larger disk with TMPDIR=FOLDER") from error
 
 
-def _private_copy(path: Path, scratch: Callable[[], Path], notes: list[str]) -> Path:
+def _private_copy(path: Path, scratch: Callable[[], Path], notes: list[Note]) -> Path:
     """``path``, or a copy where SQLite would have to write: a journal to be applied, a page that was cut off."""
     size = path.stat().st_size
     with path.open("rb") as source:
@@ -186,8 +198,9 @@ def _private_copy(path: Path, scratch: Callable[[], Path], notes: list[str]) -> 
     if surplus:
         with copy.open("r+b") as target:
             target.truncate(size - surplus)
-        notes.append(f"{path.name}: cut off within a page; the rows before were read. {sqlite.REPAIR}")
+        notes.append(Note(f"{path.name}: cut off within a page; the rows before were read. {sqlite.REPAIR}", True))
     if journals:
-        notes.append(f"{path.name}: the recorder was killed; its journal {journals[0].name} was applied to a copy")
+        notes.append(Note(f"{path.name}: the recorder was killed; its journal {journals[0].name} was applied to a "
+                          "copy"))
         sqlite.apply_journal(copy)
     return copy

@@ -18,7 +18,7 @@ from typing import Any
 import lz4.frame
 import numpy as np
 
-from corft_core.data.bag.storage import BagError, Block, Connection, Damage, Row, in_order
+from corft_core.data.bag.storage import BagError, Block, Connection, Damage, Note, Row, in_order
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -37,7 +37,8 @@ _INDEX = struct.Struct("<HI")
 _U16, _U64 = struct.Struct("<H"), struct.Struct("<Q")
 _WINDOW = 73  # the longest head: a record's, a chunk's, and 24 letters of compression
 _MAX_RECORD = 64 << 20  # schemas, channels and indexes are far smaller
-_MAX_CHUNK = 2 << 30
+_MAX_CHUNK = 256 << 20  # is read at once; recorders make chunks of about 1 MiB
+_MAX_IDLE = 200_000  # records in a row that belong to no message: more are junk
 _RUN_BYTES = 1 << 20
 _LATEST_NS = 1 << 63
 
@@ -96,6 +97,8 @@ class McapStorage:
         self._damage = Damage(path)
         self._ending = ""
         self._closed = False
+        self._complete = False
+        self._unnamed = 0
         self._file = path.open("rb")
         try:
             self._size = self._file.seek(0, 2)
@@ -111,10 +114,13 @@ class McapStorage:
         """Close the file."""
         self._file.close()
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """How the file ends when not as it should, and what is damaged."""
-        ending = [f"{self.path.name}: {self._ending}. {REPAIR}"] if self._ending else []
-        return ending + self._damage.notes("blocks", REPAIR)
+        notes = [Note(f"{self.path.name}: {self._ending}. {REPAIR}", not self._complete)] if self._ending else []
+        if self._unnamed:
+            notes.append(Note(f"{self.path.name}: {self._unnamed} messages belong to no known topic and are left out",
+                              True))
+        return notes + self._damage.notes("blocks", REPAIR)
 
     def load(self, block: McapBlock, wanted: Collection[int]) -> list[Row]:
         """Messages of ``block`` on the ``wanted`` channels, by time; views into the block's bytes."""
@@ -133,6 +139,7 @@ class McapStorage:
         place = len(MAGIC)
         run: McapBlock | None = None
         chunk: McapBlock | None = None
+        idle = 0
         while True:
             head = self._read(place, _WINDOW)
             try:
@@ -141,7 +148,14 @@ class McapStorage:
                     break
                 op, length = _RECORD.unpack_from(head)
                 end = place + _RECORD.size + length
+                idle = 0 if op in (MESSAGE, CHUNK) else idle + 1
+                if idle > _MAX_IDLE:
+                    self._ending = f"without messages from byte {place} on"
+                    break
                 if op in (DATA_END, FOOTER) and length in (4, 20):
+                    self._complete = True
+                    if not self._closed:
+                        self._ending = "cut off in its summary: all messages were read"
                     break
                 if op != MESSAGE_INDEX and chunk is not None:
                     self._close_chunk(chunk)
@@ -179,6 +193,11 @@ class McapStorage:
                 place = following
         if chunk is not None:
             self._close_chunk(chunk)
+        known = self._summary_names.channels.keys() | self._names.channels.keys()
+        for block in self.blocks:
+            for key in block.counts.keys() - known:
+                self._unnamed += block.counts.pop(key)
+                del block.times_ns[key]
         self.blocks = [block for block in self.blocks if block.counts]
         if self._ending and not self.blocks:
             raise BagError(f"{self.path} holds no complete message: {self._ending}. {REPAIR}")
@@ -226,8 +245,10 @@ class McapStorage:
                 raise Broken("the head of a chunk is damaged") from None
             block.cut = True
             return block
-        if length != _CHUNK.size + letters + _U64.size + block.size or block.uncompressed > _MAX_CHUNK:
+        if length != _CHUNK.size + letters + _U64.size + block.size:
             raise Broken("a chunk whose sizes contradict each other")
+        if max(block.size, block.uncompressed) > _MAX_CHUNK:
+            raise Broken(f"a chunk of {max(block.size, block.uncompressed)} bytes")
         if block.compression not in ("", "lz4", "zstd"):
             raise Broken(f"unknown chunk compression {block.compression!r}")
         block.cut = place + _RECORD.size + length > self._size

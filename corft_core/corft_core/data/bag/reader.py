@@ -11,7 +11,7 @@ from types import TracebackType
 
 from corft_core.data.bag import layout
 from corft_core.data.bag.decoding import BagMessage, TopicReader, Types
-from corft_core.data.bag.storage import BagError, Block, Storage, merged, runs
+from corft_core.data.bag.storage import BagError, Block, Note, Storage, merged, runs
 
 
 class Bag:
@@ -27,7 +27,7 @@ class Bag:
         self.path = Path(path)
         self.topics: dict[str, tuple[str, int]] = {}
         self.start_ns = self.end_ns = 0
-        self._notes: list[str] = []
+        self._notes: list[Note] = []
         self._storages: list[Storage] = []
         self._resources = ExitStack()
 
@@ -51,7 +51,15 @@ class Bag:
 
     @property
     def notes(self) -> list[str]:
-        """What is wrong with the recording; complete once its messages have been read."""
+        """What is odd about the recording, ``damage`` included; complete once its messages have been read."""
+        return [note.text for note in self._all_notes()]
+
+    @property
+    def damage(self) -> list[str]:
+        """Those of the notes that tell of messages lost."""
+        return [note.text for note in self._all_notes() if note.loss]
+
+    def _all_notes(self) -> list[Note]:
         return self._notes + [note for storage in self._storages for note in storage.notes()]
 
     def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
@@ -93,7 +101,7 @@ class Bag:
             self._storages.append(storage)
         if not self._storages:
             raise BagError("; ".join(str(error) for error in refused))
-        self._notes += [f"left out: {error}" for error in refused]
+        self._notes += [Note(f"left out: {error}", True) for error in refused]
         distro = found.distro or next((storage.distro for storage in self._storages if storage.distro), "")
         self._types = Types(self.path, found.version, distro)
         self._index(found.topics)
@@ -115,9 +123,6 @@ class Bag:
             for key, connection in storage.connections.items():
                 found.setdefault(connection.topic, Counter())[connection.type] += counts[key]
                 announced[connection.topic] += storage.announced.get(key, 0)
-            unnamed = sum(count for key, count in counts.items() if key not in storage.connections)
-            if unnamed:
-                self._notes.append(f"{unnamed} messages belong to no known topic: the record of it is damaged")
         for topic, (kind, count) in listed.items():
             found.setdefault(topic, Counter({kind: 0}))
             announced[topic] = count
@@ -125,9 +130,10 @@ class Bag:
             (kind, count), *others = kinds.most_common()
             self.topics[topic] = kind, count
             if sum(kinds.values()) < announced[topic]:
-                self._notes.append(f"{topic}: {announced[topic]} messages were recorded, {sum(kinds.values())} found")
-            self._notes += [f"{topic} was recorded as two types: the {number} messages of type {other} are left out, "
-                            f"those of type {kind} are used" for other, number in others if number]
+                self._notes.append(Note(f"{topic}: {announced[topic]} messages were recorded, {sum(kinds.values())} "
+                                        "found", True))
+            self._notes += [Note(f"{topic} was recorded as two types: the {number} messages of type {other} are left "
+                                 f"out, those of type {kind} are used") for other, number in others if number]
         if times:
             self.start_ns, self.end_ns = min(first for first, _ in times), max(last for _, last in times)
 
@@ -148,12 +154,11 @@ class Bag:
     def _runs(self, blocks: list[tuple[Storage, Block]]) -> list[list[tuple[Storage, Block]]]:
         def times(item: tuple[Storage, Block]) -> dict[str, tuple[int, int]]:
             storage, block = item
-            return {storage.connections[key].topic: span for key, span in block.times_ns.items()
-                    if key in storage.connections}
+            return {storage.connections[key].topic: span for key, span in block.times_ns.items()}
 
         out, back_ns = runs(blocks, times)
-        note = (f"the recorder's clock was set back by {back_ns * 1e-9:.1f} s; the messages are read in the order in "
-                "which they were recorded")
+        note = Note(f"the recorder's clock was set back by {back_ns * 1e-9:.1f} s; the messages are read in the order "
+                    "in which they were recorded")
         if back_ns and note not in self._notes:
             self._notes.append(note)
         return out

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corft_core.data.bag.storage import BagError, Block, Connection, Damage, Row, in_order
+from corft_core.data.bag.storage import BagError, Block, Connection, Damage, Note, Row, in_order
 
 MAGIC = b"SQLite format 3\0"
 REPAIR = "Repair a copy with: sqlite3 IN.db3 .recover | sqlite3 OUT.db3"
@@ -40,7 +40,7 @@ class SqliteStorage:
             self._db.execute("PRAGMA writable_schema = ON")  # else a file that was cut off is refused altogether
             self.connections = self._read_connections()
             self.blocks = self._read_blocks()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError, LookupError, OverflowError) as error:
             self._db.close()
             raise BagError(f"{path} cannot be read: {error}. {REPAIR}") from error
         except BaseException:
@@ -52,7 +52,7 @@ class SqliteStorage:
         """Close the file."""
         self._db.close()
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """What is damaged."""
         return self._damage.notes("stretches of rows", REPAIR)
 

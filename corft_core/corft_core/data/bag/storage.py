@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter, le
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from corft_core.errors import CorftError
 
@@ -21,6 +21,13 @@ T = TypeVar("T")
 
 class BagError(CorftError):
     """A recording that cannot be used."""
+
+
+class Note(NamedTuple):
+    """Something about a recording that its user should know. ``loss``: messages are missing."""
+
+    text: str
+    loss: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Storage(Protocol):
         """The block's messages of the ``wanted`` connections, sorted by time; what is damaged is left out and noted."""
         ...
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """What is damaged, as far as it was read."""
         ...
 
@@ -100,15 +107,15 @@ class Damage:
         """Note a damaged place once, however often it is read."""
         self.places.setdefault(place, (why, lost))
 
-    def notes(self, unit: str, repair: str) -> list[str]:
+    def notes(self, unit: str, repair: str) -> list[Note]:
         """One sentence for all damaged places, or none."""
         if not self.places:
             return []
         first = min(self.places)
         lost = sum(count or 0 for _, count in self.places.values())
         more = " at least" if any(count is None for _, count in self.places.values()) else ""
-        return [f"{self.path.name}: {len(self.places)} of {self.whole} {unit} could not be read (first at {first}: "
-                f"{self.places[first][0]}), which lost{more} {lost} messages. {repair}"]
+        return [Note(f"{self.path.name}: {len(self.places)} of {self.whole} {unit} could not be read (first at "
+                     f"{first}: {self.places[first][0]}), which lost{more} {lost} messages. {repair}", True)]
 
 
 def in_order(rows: list[Row]) -> list[Row]:
