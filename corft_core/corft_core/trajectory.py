@@ -82,17 +82,25 @@ class JointPath:
 
         Between waypoints as :attr:`coefficients` says.
         """
+        position, velocity, acceleration = self._sampled(time_s, 3)
+        return position, velocity, acceleration
+
+    def positions_at(self, time_s: float | Array) -> Array:
+        """Only the position of :meth:`sample`."""
+        return self._sampled(time_s, 1)[0]
+
+    def _sampled(self, time_s: float | Array, orders: int) -> Array:
         times = np.atleast_1d(np.asarray(time_s, dtype=np.float64))
-        result = np.empty((3, len(times), len(self.names)))
+        result = np.empty((orders, len(times), len(self.names)))
         before, after = times <= self.times_s[0], times >= self.times_s[-1]
         inside = ~(before | after)
         if np.any(inside):
             k = np.searchsorted(self.times_s, times[inside], side="right") - 1
-            result[:, inside] = evaluate(self.coefficients[:, k], (times[inside] - self.times_s[k])[:, None])[:3]
-        result[:, after] = self._boundary(-1)
-        result[:, before] = self._boundary(0)
-        position, velocity, acceleration = result if np.ndim(time_s) else result[:, 0]
-        return position, velocity, acceleration
+            t = (times[inside] - self.times_s[k])[:, None]
+            result[:, inside] = evaluate(self.coefficients[:, k], t, orders)
+        result[:, after] = self._boundary(-1)[:orders]
+        result[:, before] = self._boundary(0)[:orders]
+        return result if np.ndim(time_s) else result[:, 0]
 
     def _boundary(self, index: int) -> Array:
         """Position, velocity and acceleration (3, 1, J) at an end of the path."""
@@ -102,10 +110,14 @@ class JointPath:
         return np.stack([self.positions[index], velocity, acceleration])[:, None]
 
 
-def evaluate(coefficients: Array, t: Array) -> Array:
-    """(4, …): position, velocity, acceleration and jerk at ``t`` of polynomials (6, …), shapes broadcast."""
+def evaluate(coefficients: Array, t: Array, orders: int = 4) -> Array:
+    """(orders, …): position, velocity, acceleration and jerk at ``t`` of polynomials (6, …), shapes broadcast."""
     c0, c1, c2, c3, c4, c5 = coefficients
-    return np.stack([c0 + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * c5)))),
-                     c1 + t * (2 * c2 + t * (3 * c3 + t * (4 * c4 + t * 5 * c5))),
-                     2 * c2 + t * (6 * c3 + t * (12 * c4 + t * 20 * c5)),
-                     6 * c3 + t * (24 * c4 + t * 60 * c5)])
+    result = [c0 + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * c5))))]
+    if orders > 1:
+        result.append(c1 + t * (2 * c2 + t * (3 * c3 + t * (4 * c4 + t * 5 * c5))))
+    if orders > 2:
+        result.append(2 * c2 + t * (6 * c3 + t * (12 * c4 + t * 20 * c5)))
+    if orders > 3:
+        result.append(6 * c3 + t * (24 * c4 + t * 60 * c5))
+    return np.stack(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Chunk:
     tool_poses: Array | None = None
     tool_twists: Array | None = None
 
-    @property
+    @cached_property
     def due_ns(self) -> NDArray[np.int64]:
         """(H,) absolute times at which the actions are to be reached."""
         return self.stamp_ns + np.round(np.arange(1, len(self.positions) + 1) * self.dt_s * 1e9).astype(np.int64)

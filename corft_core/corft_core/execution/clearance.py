@@ -30,10 +30,10 @@ class Clearance:
     def first_hit(self, path: JointPath) -> Refusal | None:
         """Where the path, as a controller interpolates it, first collides or takes the tool out of the workspace."""
         times = curve_times(path)
-        curve = path.sample(times)[0]
+        curve = path.positions_at(times)
         collision = self._planner.first_collision(curve)
-        outside = self._leaves_workspace(curve)
-        if collision is not None and (outside is None or collision <= outside[0]):
+        outside = self._leaves_workspace(path.positions)
+        if collision is not None and (outside is None or times[collision] <= path.times_s[outside[0]]):
             return Refusal(Reason.COLLISION, f"{self._pair(curve, collision)} {times[collision]:.2f} s from now")
         return None if outside is None else outside[1]
 

@@ -59,7 +59,7 @@ class Command:
     def states(self, times_ns: NDArray[np.int64]) -> Array:
         """Commanded positions (N, J) at absolute times (N,)."""
         times_s: Array = ((times_ns - self.start_ns) * 1e-9).astype(np.float64)
-        return self.path.sample(times_s)[0]
+        return self.path.positions_at(times_s)
 
 
 @dataclass(frozen=True)
