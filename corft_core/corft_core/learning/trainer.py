@@ -190,6 +190,7 @@ class _Training:
 
     def _fit_inputs(self, frames: CachedFrames | LiveFrames) -> None:
         index = self.data.index(self.data.trained)
+        self.actor.head.fit_actions(self.data.samples.imitation_actions[index])
         index = index[:: max(1, len(index) // 256)]
         tokens, text = frames.input_sample(index)
         if not self.backbone.frozen:  # a moving backbone's scale is its own; only rescale by one number

@@ -22,14 +22,33 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class TokenConfig:
+    """Actions as tokens (PD-VLA, arXiv 2503.02310): for the head `tokens` only; width and layers are the head's."""
+
+    tokenizer: str = option("bins", "bins per dimension, or FAST (DCT and byte pairs) [paper: bins]",
+                            choices=("bins", "fast"))
+    vocabulary: int = option(256, "bins per dimension; FAST: all tokens, for example 1024 [paper: 256]", 8, 65536)
+    heads: int = option(4, "attention heads [ours]", 1, 64)
+    decoder: str = option(
+        "jacobi", "Jacobi (equals autoregressive), PD-VLA's bidirectional mode, or one token a pass [paper]",
+        choices=("jacobi", "bidirectional", "autoregressive"))
+    window: int = option(0, "tokens decoded together, 0 = all [paper: 7, 16, 37]", 0, 4096)
+    most_forwards: int = option(0, "passes after which decoding is cut off, 0 = never [paper: a cap]", 0, 4096)
+    temperature: float = option(1.0, "of the draws that the critic ranks [ours]", 0.0, 10.0)
+    consistency: float = option(0.0, "weight of the consistency term, for fewer passes [CEED-VLA's idea]", 0.0, 100.0)
+
+
+@dataclass(frozen=True)
 class HeadConfig:
     """The action expert."""
 
-    kind: str = option("flow", "stochastic (flow matching) or deterministic chunk [study]", choices=("flow", "chunk"))
+    kind: str = option("flow", "stochastic (flow matching), deterministic chunk, or tokens [study, paper]",
+                       choices=("flow", "chunk", "tokens"))
     width: int = option(384, "hidden width [ours]", 8, 8192)
     layers: int = option(3, "hidden layers [study]", 1, 16)
     flow_steps: int = option(8, "Euler steps from noise to a chunk [study]", 1, 100)
     flow_draws: int = option(4, "(time, noise) draws per sample in a training step [ours]", 1, 64)
+    tokens: TokenConfig = section(TokenConfig, "action tokens")  # noqa: RUF009
 
 
 @dataclass(frozen=True)

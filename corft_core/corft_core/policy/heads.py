@@ -8,6 +8,7 @@ executed anyway (real-time chunking); a head may use it or not.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +39,37 @@ class _Trunk(nn.Module):
         return self.last(x)
 
 
-class ChunkHead(nn.Module):
+class Head(nn.Module, ABC):
+    """What all action experts answer.
+
+    `stochastic`: whether samples differ. `inpaints`: whether a sample goes on from the frozen steps of a plan.
+    """
+
+    stochastic: bool
+    inpaints = False
+
+    def fit_actions(self, chunks: Tensor) -> None:
+        """Look at the training data's normalised chunks (N, H, A) before the first step; not every head needs to."""
+
+    @abstractmethod
+    def loss(
+        self, embedding: Tensor, actions: Tensor, valid: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Imitation loss per sample (B,) towards chunks (B, H, A), of which the steps `valid` (B, H) count."""
+
+    @abstractmethod
+    def sample(
+        self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None,
+        plan: Tensor | None = None, frozen: int = 0,
+    ) -> Tensor:
+        """Chunks (B, samples, H, A). plan (B, H, A): actions expected for their steps, of which the first `frozen` are
+        executed whatever the chunk says."""
+
+
+class ChunkHead(Head):
     """Deterministic chunk, trained by the mean squared error (CO-RFT's action expert)."""
 
     stochastic = False
-    inpaints = False  # whether a sample goes on from the frozen steps of a plan
 
     def __init__(self, embedding: int, horizon: int, action_dim: int, config: HeadConfig) -> None:
         super().__init__()
@@ -66,7 +93,7 @@ class ChunkHead(nn.Module):
         return self(embedding)[:, None].expand(-1, samples, -1, -1)
 
 
-class FlowHead(nn.Module):
+class FlowHead(Head):
     """Flow matching: a velocity field carries Gaussian noise to chunks along straight lines.
 
     Training: x_t = (1 − t) noise + t chunk, target chunk − noise. Sampling: Euler steps from t = 0 to 1.
@@ -125,7 +152,10 @@ class FlowHead(nn.Module):
         return x.unflatten(-1, (self.horizon, self.action_dim))
 
 
-def make_head(embedding: int, horizon: int, action_dim: int, config: HeadConfig) -> ChunkHead | FlowHead:
+def make_head(embedding: int, horizon: int, action_dim: int, config: HeadConfig) -> Head:
     """The action expert that `config.kind` names."""
-    cls = FlowHead if config.kind == "flow" else ChunkHead
-    return cls(embedding, horizon, action_dim, config)
+    if config.kind == "tokens":
+        from corft_core.policy.tokens.head import TokenHead
+
+        return TokenHead(embedding, horizon, action_dim, config)
+    return (FlowHead if config.kind == "flow" else ChunkHead)(embedding, horizon, action_dim, config)
