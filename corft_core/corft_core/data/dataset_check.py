@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corft_core.data import lerobot_format as fmt
-from corft_core.data.feature_stats import vector_statistics
-from corft_core.data.lerobot_reader import DatasetError, EpisodeDataset
+from corft_core.data.feature_stats import ImageHistogram, vector_statistics
+from corft_core.data.lerobot_reader import DatasetError, EpisodeDataset, read_json
 from corft_core.data.video import VideoError, count_frames, decode_frame
 
 # Another machine's numpy may add in another order.
@@ -42,7 +42,7 @@ class StructureCheck:
 
     def problems(self) -> Iterator[str]:
         """What is wrong, part by part; a part that cannot be read is one problem."""
-        for part in (self._indices, self._ends, self._tasks, self._side_file, self._statistics, self._videos):
+        for part in (self._indices, self._ends, self._tasks, self._side_files, self._statistics, self._videos):
             try:
                 yield from part()
             except (DatasetError, VideoError) as error:
@@ -91,7 +91,10 @@ class StructureCheck:
             if tasks.get(int(number)) != instruction:
                 yield f"episode {episode} has task_index {number}, which {path.name} calls {tasks.get(int(number))!r}"
 
-    def _side_file(self) -> Iterator[str]:
+    def _side_files(self) -> Iterator[str]:
+        for name in (fmt.SOURCE_PATH, fmt.REPORT_PATH):
+            if (self.dataset.folder / name).exists():
+                read_json(self.dataset.folder / name)
         for episode, entry in enumerate(self.dataset.side):
             if entry.get("success", bool(self.dataset.episode_success[episode])) != \
                     bool(self.dataset.episode_success[episode]):
@@ -105,9 +108,20 @@ class StructureCheck:
             elif feature["dtype"] == "video":
                 if stored.get("count") != [self.dataset.num_frames]:
                     yield f"stats.json is wrong for {name}: it counts {stored.get('count')} frames"
+                elif not self._agrees_with_histograms(name, stored):
+                    yield f"stats.json and the stored histograms disagree for {name}"
             elif feature["dtype"] not in ("image", "string") and \
                     not same_statistics(stored, vector_statistics(self.dataset.column(name))):
                 yield f"stats.json is wrong for {name}; write it anew with: ros2 run corft dataset stats --write"
+
+    def _agrees_with_histograms(self, key: str, stored: dict[str, Any]) -> bool:
+        histograms = self.dataset.stored_histograms(key.removeprefix(fmt.image_key("")))
+        if histograms is None:
+            return True
+        total = ImageHistogram()
+        for histogram in histograms:
+            total.merge(histogram)
+        return bool(total.counts.any(axis=1).all()) and same_statistics(stored, total.statistics())
 
     def _videos(self) -> Iterator[str]:
         for camera in self.dataset.contract.cameras:

@@ -48,7 +48,7 @@ def wrong_statistics(dataset: EpisodeDataset, totals: dict[str, Statistics],
                      episodes: list[dict[str, Statistics]]) -> list[str]:
     """What is stored otherwise than computed: feature, or feature and episode."""
     decoded = {fmt.image_key(camera.name) for camera in dataset.contract.cameras
-               if not (dataset.folder / fmt.HISTOGRAMS_PATH.format(camera=camera.name)).exists()}
+               if dataset.stored_histograms(camera.name) is None}
 
     def same(name: str, stored: dict[str, Any], computed: Statistics) -> bool:
         if name not in decoded:

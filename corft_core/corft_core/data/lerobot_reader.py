@@ -208,22 +208,28 @@ class EpisodeDataset:
                 raise VideoError(f"{path} ends before the last frame of episode {episode}; the data set is incomplete, "
                                  "convert the bag again")
 
-    def image_histograms(self, camera: str) -> list[ImageHistogram]:
-        """Level counts of each episode's frames: of the pictures before encoding where stored, else of decoded ones."""
+    def stored_histograms(self, camera: str) -> list[ImageHistogram] | None:
+        """Level counts of each episode's pictures before encoding; None where the data set does not carry them."""
         path = self.folder / fmt.HISTOGRAMS_PATH.format(camera=camera)
-        lengths = [row["length"] for row in self.episodes]
-        if path.exists():
-            try:
-                counts = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise DatasetError(f"{path} cannot be read: {error}") from error
-            if counts.shape != (len(lengths), 3, 256):
-                raise DatasetError(f"{path} must be ({len(lengths)}, 3, 256), got {counts.shape}")
-            return [ImageHistogram.of(c, frames) for c, frames in zip(counts, lengths, strict=True)]
+        if not path.exists():
+            return None
+        try:
+            counts = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DatasetError(f"{path} cannot be read: {error}") from error
+        if getattr(counts, "shape", None) != (self.num_episodes, 3, 256):
+            raise DatasetError(f"{path} must hold an array ({self.num_episodes}, 3, 256)")
+        return [ImageHistogram.of(c, row["length"]) for c, row in zip(counts, self.episodes, strict=True)]
+
+    def image_histograms(self, camera: str) -> list[ImageHistogram]:
+        """Level counts of each episode's pictures: the stored ones, else of decoded pictures."""
+        stored = self.stored_histograms(camera)
+        if stored is not None:
+            return stored
         histograms, pictures = [], self.frames(camera)
-        for frames in lengths:
+        for row in self.episodes:
             histogram = ImageHistogram()
-            for picture in islice(pictures, frames):
+            for picture in islice(pictures, row["length"]):
                 histogram.add(picture[None])
             histograms.append(histogram)
         return histograms
