@@ -84,7 +84,8 @@ def _row(result: Audit, topic: RecordedTopic, count: int, log: TopicLog, kept: S
     observed = topic.role == "observation"
     result.rows.append({
         "stream": topic.stream if topic.stream != topic.topic else "-", "topic": topic.topic, "messages": count,
-        "in_episodes": sum(s.count for s in found.values()), "heard": sum(e.heard.get(topic.topic, 0) for e in kept),
+        "in_episodes": sum(s.count for s in found.values()),
+        "heard": sum(e.heard.get(topic.topic, 0) for e in kept) if topic.type else "-",
         "dropped": sum(s.dropped for s in found.values()) if observed else 0,
         "gap_s": max((s.gap_s for s in found.values()), default=0.0) if observed else 0.0})
 
@@ -96,9 +97,9 @@ def _judge(result: Audit, topic: RecordedTopic, count: int, heard: int | None, l
         if heard is not None:
             result.problems.append(f"{name}: it was published, {heard} messages were heard, none is in the bag: a QoS "
                                    "mismatch? See record.log, and `ros2 topic info -v` of the topic")
-        elif topic.role in ("observation", "command"):
+        elif topic.role == "observation" or topic.stream == "arm_command":
             result.problems.append(f"{name}: nobody published anything")
-        elif topic.role == "extra":
+        elif topic.role != "event":
             result.notes.append(f"{name}: nothing was published")
         return
     if log.jumps_back:

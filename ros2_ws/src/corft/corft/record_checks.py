@@ -61,6 +61,9 @@ def _check(finding: Finding, graph: Mapping[str, Sequence[str]], rate_hz: float,
         return
     if topic.role != "observation":
         return
+    if topic.camera and len(finding.types) > 1:
+        verdict.errors.append(f"{label}: {len(finding.types)} nodes publish it: stop the wrong one "
+                              f"(`ros2 topic info -v {topic.topic}` names them).")
     if heard.count == 0:
         verdict.errors.append(f"{label}: it has a publisher but nothing was heard for {heard.duration_s:.0f} s. "
                               f"Look at `ros2 topic hz {topic.topic}`." + (

@@ -157,4 +157,4 @@ def command_text(topics: Sequence[RecordedTopic], out: str, preset: str, use_sim
                                          positional=positional))
 
     return (f"# {qos_file} comes from: ros2 run corft record --write-qos {qos_file}\n"
-            f"# ros2bag 0.28 (Jazzy) and later:\n{line(False)}\n# before:\n{line(True)}\n")
+            f"# ros2bag 0.28 and later (its --help lists --topics):\n{line(False)}\n# before:\n{line(True)}\n")

@@ -31,6 +31,7 @@ from corft.stream_health import SILENT_S
 from corft_core import files
 from corft_core.contract import Contract
 from corft_core.data.messages import EVENT_NAMES
+from corft_core.data.topics import CLOCK_TOPIC
 from corft_core.errors import CorftError
 
 POLL_S = 0.02
@@ -86,6 +87,9 @@ class Recorder:
             f"{topic.stream} ({topic.topic}: nobody publishes it)" for topic in self.monitors.unpublished()))
         if self.signals:
             return
+        if self.arguments.use_sim_time and self.node.count_publishers(CLOCK_TOPIC) > 1:
+            raise CorftError("several nodes publish /clock: is a simulation from before still running? Stop it "
+                             "(`ros2 topic info -v /clock` names them)")
         self._reliable = self.monitors.match()
         time.sleep(SETTLE_S)
         self.monitors.drain()
