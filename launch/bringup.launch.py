@@ -2,6 +2,7 @@
 
 ros2 launch corft bringup.launch.py                                        # while recording demonstrations
 ros2 launch corft bringup.launch.py checkpoint:=RUN/checkpoints/co_rft     # to drive the robot with a policy
+ros2 launch corft bringup.launch.py checkpoint:=… execute:=false           # to see what would be sent
 """
 
 from launch import LaunchContext, LaunchDescription
@@ -12,88 +13,66 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from corft.camera_node import CameraNode
+from corft.executor_parameters import EXECUTOR_PARAMETERS, SHARED_OPTIONS
+from corft.launch_arguments import LOG_LEVEL, NAMESPACE, USE_SIM_TIME, argument, chosen, value_type
+from corft.policy_checks import check_robot, checkpoint_folder
+from corft.policy_parameters import POLICY_PARAMETERS
+from corft_core.contract import Contract
+
+# One argument for parameters of two nodes that must agree: chunk_mode, handoff_s, and replan_steps, the actions taken
+# from a chunk, which executor_node calls execute_steps.
+SHARED = ("contract", "chunk_mode", "handoff_s", "execute_steps")
+
 
 def generate_launch_description() -> LaunchDescription:
     """The lifecycle nodes and their manager; a bring-up that fails ends the launch with the reason."""
     share = FindPackageShare("corft")
+    cameras = chosen(CameraNode.PARAMETERS, "cameras")
+    policy_rows = [row for row in POLICY_PARAMETERS if row.name not in SHARED]
+    executor_rows = [row for row in EXECUTOR_PARAMETERS if row.name not in SHARED]
+    both = SHARED_OPTIONS
     arguments = [
-        DeclareLaunchArgument(
-            "checkpoint", default_value="",
-            description="Checkpoint folder written by the trainer, for example RUN/checkpoints/co_rft; empty: no "
-                        "policy, for recording."),
-        DeclareLaunchArgument(
-            "contract", default_value=PathJoinSubstitution([share, "config", "panda_cell", "contract.yaml"]),
+        DeclareLaunchArgument("contract", default_value=PathJoinSubstitution(
+            [share, "config", "panda_cell", "contract.yaml"]),
             description="The robot's contract (YAML). A checkpoint trained for another robot is refused."),
-        DeclareLaunchArgument(
-            "planner", default_value="embedded", choices=["embedded", "moveit"],
-            description="Motion planner and collision checker; moveit needs MoveIt's Python package."),
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes, one a robot."),
-        DeclareLaunchArgument(
-            "use_sim_time", default_value="false", choices=["true", "false"],
-            description="Take the time from /clock: true with a simulated cell."),
-        DeclareLaunchArgument(
-            "cameras", default_value="", description="Cameras to serve, comma-separated; empty: all in the contract."),
-        DeclareLaunchArgument(
-            "replan_steps", default_value="5", description="Policy steps between two chunks."),
-        DeclareLaunchArgument(
-            "device", default_value="cpu", description="Where inference runs: cpu, cuda, cuda:0 …"),
-        DeclareLaunchArgument("seed", default_value="0", description="Seed of the policy's noise, for every goal."),
-        DeclareLaunchArgument(
-            "torch_threads", default_value="0", description="Threads for inference; 0: half of the machine's cores."),
-        DeclareLaunchArgument(
-            "auto_enable", default_value="false", choices=["true", "false"],
-            description="Let the arm follow chunks as soon as the graph is active; false: from a call of "
-                        "executor_node/enable on."),
-        DeclareLaunchArgument(
-            "speed_scale", default_value="1.0", description="Part of the predicted speed that is driven, 0.05 to 1."),
-        DeclareLaunchArgument(
-            "chunk_mode", default_value="splice", description="How chunks follow each other: splice, receding_horizon, "
-                                                              "temporal_ensemble or open_loop."),
-        DeclareLaunchArgument(
-            "scene", default_value="",
-            description="Obstacles (YAML); empty: scene.yaml beside the contract; none: only the robot itself."),
-        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error."),
-    ]
-    common = {
-        "use_sim_time": LaunchConfiguration("use_sim_time"),
-        "contract": ParameterValue(LaunchConfiguration("contract"), value_type=str),
-    }
+        *(DeclareLaunchArgument(row.name, **argument(row)) for row in (
+            *policy_rows, *both, *executor_rows, *cameras, NAMESPACE, USE_SIM_TIME, LOG_LEVEL))]
 
-    def lifecycle_node(name: str, **parameters: object) -> Node:
-        # A crashed node is started anew after a moment; the manager then configures and activates it.
-        return Node(
-            package="corft", executable=name, name=name, namespace=LaunchConfiguration("namespace"), output="screen",
-            parameters=[{**common, **parameters}], ros_arguments=["--log-level", LaunchConfiguration("log_level")],
-            respawn=True, respawn_delay=2.0)
+    def values(rows) -> dict[str, ParameterValue]:
+        return {row.name: ParameterValue(LaunchConfiguration(row.name), value_type=value_type(row)) for row in rows}
 
-    def text(name: str) -> ParameterValue:
-        return ParameterValue(LaunchConfiguration(name), value_type=str)
+    common = {"contract": ParameterValue(LaunchConfiguration("contract"), value_type=str), **values([USE_SIM_TIME])}
+    options = {"namespace": LaunchConfiguration("namespace"), "output": "screen",
+               "ros_arguments": ["--log-level", LaunchConfiguration("log_level")]}
+
+    def lifecycle_node(name: str, parameters: dict[str, ParameterValue]) -> Node:
+        # A node that dies is started anew after a moment; the manager then configures and activates it.
+        return Node(package="corft", executable=name, name=name, parameters=[{**common, **parameters}],
+                    respawn=True, respawn_delay=2.0, **options)
+
+    def give_up(event, _: LaunchContext) -> Shutdown | None:
+        """The manager ends by itself only when bring-up failed for good; one that was killed is started anew."""
+        return Shutdown(reason="lifecycle_manager has ended") if event.returncode >= 0 else None
 
     def graph(context: LaunchContext) -> list[Node]:
-        from corft.policy_checks import check_robot, checkpoint_folder
-        from corft_core.contract import Contract
-
         # Checked before anything starts, so that bad input ends the launch at once and with a status that says so.
         robot = Contract.load(LaunchConfiguration("contract").perform(context))
         checkpoint = LaunchConfiguration("checkpoint").perform(context)
         if checkpoint:
             folder = checkpoint_folder(checkpoint)
             check_robot(Contract.load(folder / "contract.json"), robot, folder)
-        policy = lifecycle_node(
-            "policy_node", checkpoint=text("checkpoint"), replan_steps=LaunchConfiguration("replan_steps"),
-            device=text("device"), seed=LaunchConfiguration("seed"),
-            torch_threads=LaunchConfiguration("torch_threads"))
-        names = ["camera_node", *(["policy_node"] if checkpoint else []), "executor_node"]
+        steps = values(chosen(POLICY_PARAMETERS, "replan_steps"))["replan_steps"]
+        nodes = {
+            "camera_node": values(cameras),
+            "policy_node": values([*policy_rows, *both]),
+            "executor_node": values([*executor_rows, *both]) | {"execute_steps": steps}}
+        if not checkpoint:
+            del nodes["policy_node"]
         manager = Node(
             package="corft", executable="lifecycle_manager", name="lifecycle_manager",
-            namespace=LaunchConfiguration("namespace"), output="screen", parameters=[{"node_names": names}],
-            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
-            on_exit=Shutdown(reason="lifecycle_manager has ended"))
-        camera = lifecycle_node("camera_node", cameras=text("cameras"))
-        executor = lifecycle_node(
-            "executor_node", planner=text("planner"), auto_enable=LaunchConfiguration("auto_enable"),
-            speed_scale=LaunchConfiguration("speed_scale"), chunk_mode=text("chunk_mode"), scene=text("scene"))
-        return [camera, *([policy] if checkpoint else []), executor, manager]
+            parameters=[{"node_names": list(nodes)}], respawn=True, respawn_delay=1.0, on_exit=give_up, **options)
+        return [*(lifecycle_node(name, parameters) for name, parameters in nodes.items()), manager]
 
     return LaunchDescription([
         *arguments,

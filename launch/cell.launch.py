@@ -11,54 +11,37 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from corft.cell_node import CellNode
+from corft.launch_arguments import LOG_LEVEL, NAMESPACE, USE_SIM_TIME, argument, chosen, value_type
+from corft.node_base import Param
+from corft.teleop_parameters import TELEOP_PARAMETERS
+
+TELEOP = Param("teleop", False, "Start the scripted operator, who demonstrates the task.")
+
 
 def generate_launch_description() -> LaunchDescription:
     """cell_node, and teleop_node when asked for."""
     share = FindPackageShare("corft")
+    both = chosen(CellNode.PARAMETERS, "task", "seed")
+    cell_rows = chosen(CellNode.PARAMETERS, "real_time_factor", "publish_clock")
+    operator_rows = chosen(TELEOP_PARAMETERS, "episodes", "split")
     arguments = [
-        DeclareLaunchArgument(
-            "contract", default_value=PathJoinSubstitution([share, "config", "panda_cell", "contract.yaml"]),
-            description="Robot contract (YAML)."),
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the nodes, one a cell."),
-        DeclareLaunchArgument(
-            "real_time_factor", default_value="1.0",
-            description="Simulated seconds per real second; 0 runs as fast as the machine can."),
-        DeclareLaunchArgument(
-            "publish_clock", default_value="true", choices=["true", "false"],
-            description="Publish /clock; false for the second of two cells, or to run on the system's clock."),
-        DeclareLaunchArgument(
-            "use_sim_time", default_value="true", choices=["true", "false"],
-            description="Take the time from /clock; false only together with publish_clock:=false."),
-        DeclareLaunchArgument(
-            "task", default_value="cube_to_bin", description="What lies on the table and is to be done."),
-        DeclareLaunchArgument("seed", default_value="0", description="Number of the scene that the cell starts with."),
-        DeclareLaunchArgument(
-            "teleop", default_value="false", choices=["true", "false"],
-            description="Start the scripted operator, who demonstrates the task."),
-        DeclareLaunchArgument(
-            "episodes", default_value="1", description="Successful demonstrations after which the operator stops."),
-        DeclareLaunchArgument(
-            "split", default_value="demo", choices=["demo", "ind", "ood", "fixed_demo", "fixed_ind"],
-            description="The operator's scenes."),
-        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error."),
-    ]
-    common = {
-        "contract": ParameterValue(LaunchConfiguration("contract"), value_type=str),
-        "use_sim_time": LaunchConfiguration("use_sim_time"),
-        "task": LaunchConfiguration("task"),
-        "seed": LaunchConfiguration("seed"),
-    }
-    cell = Node(
-        package="corft", executable="cell_node", name="cell_node", namespace=LaunchConfiguration("namespace"),
-        output="screen",
-        parameters=[{**common, "real_time_factor": LaunchConfiguration("real_time_factor"),
-                     "publish_clock": LaunchConfiguration("publish_clock")}],
-        ros_arguments=["--log-level", LaunchConfiguration("log_level")])
-    operator = Node(
-        package="corft", executable="teleop_node", name="teleop_node", namespace=LaunchConfiguration("namespace"),
-        output="screen", condition=IfCondition(LaunchConfiguration("teleop")),
-        parameters=[{**common, "episodes": LaunchConfiguration("episodes"), "split": LaunchConfiguration("split")}],
-        ros_arguments=["--log-level", LaunchConfiguration("log_level")])
+        DeclareLaunchArgument("contract", default_value=PathJoinSubstitution(
+            [share, "config", "panda_cell", "contract.yaml"]), description="Robot contract (YAML)."),
+        *(DeclareLaunchArgument(row.name, **argument(row)) for row in (*cell_rows, *both, TELEOP, *operator_rows)),
+        DeclareLaunchArgument(USE_SIM_TIME.name, **argument(USE_SIM_TIME, True)),
+        *(DeclareLaunchArgument(row.name, **argument(row)) for row in (NAMESPACE, LOG_LEVEL))]
+
+    def values(rows) -> dict[str, ParameterValue]:
+        return {row.name: ParameterValue(LaunchConfiguration(row.name), value_type=value_type(row)) for row in rows}
+
+    common = {"contract": ParameterValue(LaunchConfiguration("contract"), value_type=str),
+              **values([USE_SIM_TIME, *both])}
+    options = {"package": "corft", "namespace": LaunchConfiguration("namespace"), "output": "screen",
+               "ros_arguments": ["--log-level", LaunchConfiguration("log_level")]}
+    cell = Node(executable="cell_node", name="cell_node", parameters=[{**common, **values(cell_rows)}], **options)
+    operator = Node(executable="teleop_node", name="teleop_node", condition=IfCondition(LaunchConfiguration("teleop")),
+                    parameters=[{**common, **values(operator_rows)}], **options)
     return LaunchDescription([
         *arguments,
         SetEnvironmentVariable(

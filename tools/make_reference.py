@@ -7,10 +7,10 @@ the function `name` of this file says: parameter tables, launch arguments, comma
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import difflib
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -27,12 +27,14 @@ from corft_core.learning.config import TrainConfig
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "tools" / "reference_template.md"
 REFERENCE = ROOT / "docs" / "reference.md"
+SHIM = ROOT / "tools" / "ros2_standalone" / "shim"
 INTERFACES = ROOT / "ros2_ws" / "src" / "corft_msgs"
 DIRECTIVE = re.compile(r"^\{\{(\w+)(?: ([\w ./-]+))?\}\}$", re.MULTILINE)
 
 # The function that builds a program's parser, called with no arguments on the command line.
 PARSERS = {
     "bag_to_dataset": "main",
+    "record": "main",
     "trainer": "_arguments",
     "evaluate_live": "_parse",
     "demo": "parse",
@@ -91,24 +93,26 @@ def _interval(low: float, high: float) -> str:
 
 
 def launch(name: str) -> str:
-    """A launch file's arguments, read from its source: the same with and without a ROS 2 installation."""
-    tree = ast.parse((ROOT / "launch" / name).read_text())
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)
-             and isinstance(node.func, ast.Name) and node.func.id == "DeclareLaunchArgument"]
+    """A launch file's arguments, by the stand-ins for launch: the same with and without a ROS 2 installation."""
+    if str(SHIM) not in sys.path:
+        sys.path.insert(0, str(SHIM))
+    spec = importlib.util.spec_from_file_location(name.split(".")[0], ROOT / "launch" / name)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kind = importlib.import_module("launch.actions").DeclareLaunchArgument
     rows = []
-    for call in sorted(calls, key=lambda node: node.lineno):
-        options = {keyword.arg: keyword.value for keyword in call.keywords}
-        default = _launch_default(options["default_value"]) if "default_value" in options else "required"
-        choices = ast.literal_eval(options["choices"]) if "choices" in options else []
-        rows.append([code(ast.literal_eval(call.args[0])), default, " ".join(map(code, choices)),
-                     ast.literal_eval(options["description"])])
+    for item in module.generate_launch_description().describe_sub_entities():
+        if isinstance(item, kind):
+            meaning, _, choices = item.description.partition(". Valid choices are: ")
+            rows.append([code(item.name), _launch_default(item.default_value),
+                         " ".join(map(code, item.choices or [])), meaning + ("." if choices else "")])
     return table(["argument", "default", "allowed", "meaning"], rows)
 
 
-def _launch_default(node: ast.expr) -> str:
-    if isinstance(node, ast.Constant):
-        return code(str(node.value))
-    words = [str(part.value) for part in ast.walk(node) if isinstance(part, ast.Constant)]
+def _launch_default(parts: Any) -> str:
+    """Text as it is; a path below the package's share folder without that folder."""
+    words = re.findall(r"'([^']*)'", " ".join(part.describe() for part in parts))
     return code("/".join(word for word in words if word != "corft"))
 
 

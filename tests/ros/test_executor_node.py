@@ -3,155 +3,31 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import rclpy
-from corft_msgs.msg import ActionChunk, ExecutionStatus
+from corft_msgs.msg import ExecutionStatus
 from corft_msgs.srv import ResetScene
-from rclpy.node import Node
-from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, DEACTIVATE, NodeProcess, call, change_state, spin_until, state_of
-from sensor_msgs.msg import JointState
-from std_srvs.srv import SetBool, Trigger
+from ros.arm_operator import SCENE, STILL_RAD_S, Operator, enable, executor_on, operator_on_a_cell
+from ros.graph import ACTIVATE, DEACTIVATE, NodeProcess, call, change_state, spin_until, state_of
+from std_srvs.srv import Trigger
 
-from corft.chunk_messages import chunk_message
-from corft_core.contract import Contract
 from corft_core.planning import make_planner
 
 pytestmark = pytest.mark.ros
 
-SCENE = CONTRACT.parent / "scene.yaml"
-HORIZON = 10
-STILL_RAD_S = 0.02
-
-
-class Operator(Node):
-    """Sends chunks as a policy would, and watches the arm."""
-
-    def __init__(self) -> None:
-        super().__init__("operator")
-        self.contract = Contract.load(CONTRACT)
-        self.chunks = self.create_publisher(ActionChunk, "action_chunk", 1)
-        self.statuses: list[ExecutionStatus] = []
-        self.stamp_ns, self.position, self.speed, self.fingers_m = 0, np.zeros(7), 0.0, 0.0
-        self.number = 0
-        self.executors = 0
-        self.create_subscription(JointState, "joint_states", self._on_joints, 1)
-        self.create_subscription(ExecutionStatus, "execution_status", self.statuses.append, 10)
-
-    @property
-    def arm_node(self) -> str:
-        """Name of the executor under test."""
-        return f"executor_{self.executors}"
-
-    def _on_joints(self, message: JointState) -> None:
-        self.stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        names = list(message.name)
-        order = [names.index(name) for name in self.contract.robot.joints]
-        self.position = np.array(message.position)[order]
-        self.speed = float(np.max(np.abs(np.array(message.velocity)[order])))
-        self.fingers_m = message.position[names.index(self.contract.gripper.joint)]
-
-    def chunk(self, target: np.ndarray, opening: float = 1.0, step_rad: float = 0.06) -> ActionChunk:
-        """A chunk from the present position towards ``target``, ``step_rad`` an action."""
-        away = target - self.position
-        length = max(float(np.max(np.abs(away))), 1e-9)
-        part = np.minimum(step_rad * np.arange(1, HORIZON + 1) / length, 1.0)
-        actions = np.column_stack([self.position + part[:, None] * away, np.full(HORIZON, opening)])
-        self.number += 1
-        return chunk_message(self.contract, self.stamp_ns, actions, chunk_number=self.number, policy_id="test",
-                             value=float("nan"), inference_s=0.0)
-
-    def send(self, message: ActionChunk) -> ExecutionStatus:
-        """The first status about this chunk."""
-        self.chunks.publish(message)
-        found: list[ExecutionStatus] = []
-
-        def seen() -> bool:
-            found.extend(s for s in self.statuses if s.chunk_number == message.chunk_number)
-            return bool(found)
-
-        spin_until(self, seen, f"a status about chunk {message.chunk_number}")
-        return found[0]
-
-    def drive(self, target: np.ndarray, opening: float = 1.0, timeout_s: float = 40.0) -> list[ExecutionStatus]:
-        """Send chunks, each from a new observation, until the arm stands at ``target``."""
-        answers = []
-        deadline_s = time.monotonic() + timeout_s
-        while np.max(np.abs(self.position - target)) > 0.02 or self.speed > STILL_RAD_S:
-            assert time.monotonic() < deadline_s, f"{self.position} is not {target}; {answers[-1]}"
-            answers.append(self.send(self.chunk(target, opening)))
-            after_ns = self.stamp_ns + 200_000_000
-            spin_until(self, lambda after_ns=after_ns: self.stamp_ns > after_ns, "joint states")
-        return answers
-
-    def start_moving(self) -> None:
-        """Send one long chunk and wait until the arm is under way."""
-        goal = self.position.copy()
-        goal[0] += 0.6 if goal[0] < 0 else -0.6
-        answer = self.send(self.chunk(goal))
-        assert answer.state == ExecutionStatus.EXECUTING, answer
-        spin_until(self, lambda: self.speed > 0.2, "the arm to move")
-
-    def wait_still(self) -> float:
-        """Simulated seconds until the arm stood."""
-        begin_ns = self.stamp_ns
-        spin_until(self, lambda: self.speed < STILL_RAD_S, "the arm to stand")
-        return (self.stamp_ns - begin_ns) * 1e-9
-
-    def watch(self, duration_s: float) -> float:
-        """Largest joint difference [rad] seen during simulated ``duration_s``."""
-        begin, until_ns, moved = self.position.copy(), self.stamp_ns + round(duration_s * 1e9), 0.0
-        while self.stamp_ns < until_ns:
-            rclpy.spin_once(self, timeout_sec=0.1)
-            moved = max(moved, float(np.max(np.abs(self.position - begin))))
-        return moved
-
 
 @pytest.fixture(scope="module")
 def operator(ros_domain: int) -> Iterator[Operator]:
-    rclpy.init()
-    node = Operator()
-    cell = NodeProcess("cell_node", {"contract": CONTRACT, "image_rate_hz": 0.0})
-    try:
-        spin_until(node, lambda: node.stamp_ns > 0, "joint states of the cell")
+    with operator_on_a_cell() as node:
         yield node
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-        cell.stop()
 
 
 @pytest.fixture
 def executor(operator: Operator) -> Iterator[NodeProcess]:
-    """An active executor, not enabled, on the running cell with the arm at home."""
-    assert call(operator, ResetScene, "cell/reset", ResetScene.Request(scene_id="ind/0")).success
-    operator.statuses.clear()
-    # A name of its own: discovery keeps the last test's services for a while.
-    operator.executors += 1
-    # A long hand-off: on a busy machine planning must not come too late.
-    process = NodeProcess("executor_node", {"contract": CONTRACT, "scene": SCENE, "use_sim_time": True,
-                                            "handoff_s": 0.2}, name=operator.arm_node)
-    try:
-        assert change_state(operator, operator.arm_node, CONFIGURE, ACTIVATE) == [True, True]
-        spin_until(operator, lambda: operator.chunks.get_subscription_count() == 1, "the executor's subscription")
-        spin_until(operator, lambda: operator.count_publishers("execution_status") == 1 and operator.statuses, "status")
-        operator.wait_still()
+    with executor_on(operator) as process:
         yield process
-    finally:
-        process.stop()
-        print(process.output)
-
-
-def enable(operator: Operator, on: bool = True) -> None:
-    def done() -> bool:  # until the executor has seen a joint state
-        return bool(call(operator, SetBool, f"{operator.arm_node}/enable", SetBool.Request(data=on)).success)
-
-    spin_until(operator, done, "the executor to be enabled")
-    fresh_ns = operator.stamp_ns + 500_000_000
-    spin_until(operator, lambda: operator.stamp_ns > fresh_ns, "joint states")
 
 
 def test_moves_where_the_chunks_say_and_refuses_the_rest(operator, executor):

@@ -15,6 +15,8 @@ NAMESPACE = Param("namespace", "", "Namespace of all nodes, one a robot or cell.
 USE_SIM_TIME = Param("use_sim_time", False, "Take the time from /clock: true with a simulated cell.")
 LOG_LEVEL = Param("log_level", "info", "How much is logged.", choices=("debug", "info", "warn", "error"))
 
+LARGEST_SHOWN = 10_000  # bounds beyond only keep typing errors out
+
 
 def chosen(table: Iterable[Param], *names: str) -> list[Param]:
     """The rows of a parameter table with these names, in this order; KeyError when one is missing."""
@@ -41,6 +43,6 @@ def value_type(row: Param) -> type:
 
 
 def _meaning(row: Param) -> str:
-    if row.range is None:
+    if row.range is None or row.range[1] > LARGEST_SHOWN:
         return row.description
     return f"{row.description.removesuffix('.')} ({row.range[0]:g} to {row.range[1]:g})."

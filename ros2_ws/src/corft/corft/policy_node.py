@@ -115,6 +115,9 @@ class PolicyNode(CorftLifecycleNode):
                              f"{self._contract.action_space}. Use chunk_mode:=splice.")
         delay = delay_steps(inference_s, self.param("handoff_s"), self._contract.step_ns * 1e-9)
         check_rtc(self._policy.horizon, self.param("replan_steps"), delay)
+        if not self._policy.inpaints:
+            self.get_logger().warning("this policy's head can't go on from given actions: chunks are only blended with "
+                                      "the running motion")
         self.get_logger().info(f"rtc: {delay} of {self._policy.horizon} steps are expected to pass until a chunk is "
                                "followed")
 

@@ -1,0 +1,165 @@
+"""What stops the arm besides chunks: emergency stop, a second policy, no controller; and what a dry run sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import rclpy
+from corft_msgs.msg import ExecutionStatus
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros.arm_operator import STILL_RAD_S, Operator, enable, executor_on, operator_on_a_cell
+from ros.graph import call, spin_until
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import Marker, MarkerArray
+
+pytestmark = pytest.mark.ros
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@pytest.fixture(scope="module")
+def operator(ros_domain: int) -> Iterator[Operator]:
+    with operator_on_a_cell() as node:
+        yield node
+
+
+def try_to_enable(operator: Operator) -> tuple[bool, str]:
+    answer = call(operator, SetBool, f"{operator.arm_node}/enable", SetBool.Request(data=True))
+    return answer.success, answer.message
+
+
+def wait_for_reason(operator: Operator, reason: str) -> ExecutionStatus:
+    operator.statuses.clear()
+    spin_until(operator, lambda: any(status.reason == reason for status in operator.statuses), reason)
+    return next(status for status in operator.statuses if status.reason == reason)
+
+
+def test_the_emergency_stop_holds_until_it_is_released_and_the_executor_enabled(operator: Operator) -> None:
+    button = operator.create_publisher(Bool, "estop", LATCHED)
+    with executor_on(operator):
+        enable(operator)
+        operator.start_moving()
+        button.publish(Bool(data=True))
+        status = wait_for_reason(operator, "EMERGENCY_STOP")
+        assert status.state in (ExecutionStatus.HOLDING, ExecutionStatus.STOPPED) and "topic estop" in status.message
+        assert operator.wait_still() < 0.8
+        assert try_to_enable(operator)[0] is False, "while it is pressed"
+        released = call(operator, SetBool, f"{operator.arm_node}/estop", SetBool.Request(data=False))
+        assert not released.success and "topic estop" in released.message, "the service does not undo the button"
+        button.publish(Bool(data=False))
+        answer = operator.send(operator.chunk(operator.position))
+        assert answer.state == ExecutionStatus.STOPPED, "released is not enabled"
+        enable(operator)
+        operator.start_moving()
+        assert call(operator, SetBool, f"{operator.arm_node}/estop", SetBool.Request(data=True)).success
+        assert operator.wait_still() < 0.8
+        assert not try_to_enable(operator)[0]
+        assert call(operator, SetBool, f"{operator.arm_node}/estop", SetBool.Request(data=False)).success
+        enable(operator)
+        button.publish(Bool(data=True))
+        wait_for_reason(operator, "EMERGENCY_STOP")
+    with executor_on(operator):  # the button is still pressed, and one that starts later knows
+        spin_until(operator, lambda: "topic estop" in try_to_enable(operator)[1], "the latched stop")
+    operator.destroy_publisher(button)
+
+
+def test_a_required_emergency_stop_that_nobody_publishes_stops_the_arm(operator: Operator) -> None:
+    with executor_on(operator, estop_required=True):
+        success, message = try_to_enable(operator)
+        assert not success and "nobody publishes /estop" in message
+        button = operator.create_publisher(Bool, "estop", 1)  # not latched: heard all the same
+        spin_until(operator, lambda: try_to_enable(operator)[0], "the publisher to be seen")
+        enable(operator)
+        operator.start_moving()
+        operator.destroy_publisher(button)
+        status = wait_for_reason(operator, "EMERGENCY_STOP")
+        assert "nobody publishes /estop" in status.message
+        assert operator.wait_still() < 0.8
+
+
+def test_the_chunks_of_a_second_policy_are_refused_by_name_while_the_first_one_drives(operator: Operator) -> None:
+    with executor_on(operator):
+        enable(operator)
+        second = Operator("second_policy")
+        try:
+            spin_until(second, lambda: second.stamp_ns > 0 and second.chunks.get_subscription_count() == 1)
+            goal = operator.position + np.array([0.5, 0, 0, 0, 0, 0, 0])
+            other_goal = operator.position - np.array([0.5, 0, 0, 0, 0, 0, 0])
+            start = operator.position[0]
+            refused = []
+            for _ in range(6):
+                assert operator.send(operator.chunk(goal)).source == "/operator"
+                rclpy.spin_once(second, timeout_sec=0.1)
+                second.chunks.publish(second.chunk(other_goal))
+                spin_until(operator, lambda: any(s.reason == "OTHER_SOURCE" for s in operator.statuses), "the refusal")
+                refused.append(next(s for s in operator.statuses if s.reason == "OTHER_SOURCE"))
+                operator.statuses.clear()
+            assert "/second_policy sends chunks while /operator drives the arm" in refused[0].message
+            assert operator.position[0] > start - 0.01
+            operator.watch(1.5)
+            spin_until(second, lambda: second.send(second.chunk(other_goal)).reason == "",
+                       "the second one's turn, the first being silent")
+        finally:
+            second.destroy_node()
+
+
+def test_without_its_controller_the_executor_says_so_and_stays(operator: Operator) -> None:
+    with executor_on(operator, controller="nobody", controller_timeout=0.5) as process:
+        success, message = try_to_enable(operator)
+        assert not success and "nobody listens to /nobody/joint_trajectory" in message
+        spin_until(operator, lambda: "nobody does not answer for its parameters" in process.output, "the warning")
+
+
+def test_a_dry_run_shows_what_it_would_send_and_never_sends_it(operator: Operator) -> None:
+    shown: list[JointTrajectory] = []
+    sent: list[JointTrajectory] = []
+    operator.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", sent.append, 10)
+    with executor_on(operator, execute=False, markers=True) as process:
+        topic = f"{operator.arm_node}/dry_run/joint_trajectory"
+        operator.create_subscription(JointTrajectory, topic, shown.append, 10)
+        operator.create_subscription(JointTrajectory, f"{operator.arm_node}/dry_run/joint_trajectory", shown.append, 10)
+        markers: list[MarkerArray] = []
+        operator.create_subscription(MarkerArray, f"{operator.arm_node}/markers", markers.append, 10)
+        spin_until(operator, lambda: operator.count_publishers(topic) == 1, "the dry run's topic")
+        operator.watch(0.5)
+        start = operator.position.copy()
+        goal = start + np.array([0.4, 0, 0, 0, 0, 0, 0])
+        for _ in range(4):  # every one starts from where the arm stands, since it does not follow
+            assert operator.send(operator.chunk(goal)).reason == ""
+            assert operator.watch(0.3) < 0.005
+        spin_until(operator, lambda: len(shown) >= 4 and markers, "trajectories and markers")
+        for message in shown:
+            assert abs(message.points[0].positions[0] - start[0]) < 0.05
+            assert not np.any(message.points[-1].velocities), "at rest at the end"
+        assert call(operator, Trigger, f"{operator.arm_node}/home", Trigger.Request()).success
+        spin_until(operator, lambda: "panda_joint1 would move most" in process.output, "the line in the log")
+        assert "from the measured arm" in process.output
+        path = markers[0].markers[0]
+        assert path.header.frame_id == "panda_link0" and path.action == Marker.ADD and len(path.points) > 10
+    assert sent == []
+
+
+def test_the_speed_scale_takes_force_while_running(operator: Operator) -> None:
+    with executor_on(operator):
+        enable(operator)
+        value = Parameter("speed_scale", value=0.25).to_parameter_msg()
+        response = call(operator, SetParameters, f"{operator.arm_node}/set_parameters",
+                        SetParameters.Request(parameters=[value]))
+        assert response.results[0].successful
+        goal = operator.position + np.array([0.6, 0, 0, 0, 0, 0, 0])
+        answer = operator.send(operator.chunk(goal))
+        assert answer.speed_scale == 0.25 and answer.state == ExecutionStatus.EXECUTING
+        fastest, end_ns = 0.0, operator.stamp_ns + 3_000_000_000
+        while operator.stamp_ns < end_ns:
+            rclpy.spin_once(operator, timeout_sec=0.1)
+            fastest = max(fastest, operator.speed)
+        assert STILL_RAD_S < fastest < 0.45, "the chunk asks for 0.6 rad/s"
+        value = Parameter("speed_scale", value=3.0).to_parameter_msg()
+        response = call(operator, SetParameters, f"{operator.arm_node}/set_parameters",
+                        SetParameters.Request(parameters=[value]))
+        assert not response.results[0].successful
