@@ -82,7 +82,7 @@ def _here(tasks: Sequence[BagTask], contract: Contract, options: ConvertOptions,
 
 
 def _convert(task: BagTask, contract: Contract, options: ConvertOptions, progress: Callable[[int, int], None]) -> None:
-    with disk_errors(task.part.parent, "the bags that were finished are kept there"):
+    with disk_errors(task.part.parent, "the bags that are finished are kept there"):
         convert_bag(task.bag, task.part, contract, options, progress)
 
 

@@ -39,7 +39,8 @@ def new_dataset(folder: str | Path, overwrite: bool = False, within: Path | None
     """
     folder = Path(folder)
     check_target(folder, overwrite)
-    with disk_errors(folder), atomic_folder(folder, overwrite, within) as temporary:
+    kept = "nothing was left behind" if within is None else f"what was finished is kept in {within}"
+    with disk_errors(folder, kept), atomic_folder(folder, overwrite, within) as temporary:
         yield temporary
         check_dataset(temporary)
 
