@@ -1,0 +1,73 @@
+"""execute: time of a chunk's way to a trajectory, motion at the seams of chunks, success with a late policy.
+
+Time: processor time of ChunkExecutor.accept, 7 joints, 16 actions, five boxes. Seams: the setpoint of a controller with
+joint_trajectory_controller's rules, driven by the same stream of noisy chunks through every chunk mode, beside naive
+replacement and a publisher of one point an action; at 10, 20 and 30 chunks a second for the default mode. Success: see
+chunk_delay.py; CHUNK_DELAY_TRIALS in the environment sets its trials (0: leave it out), CHUNK_DELAY_POLICY and
+CHUNK_DELAY_TASK another policy than the demo's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import chunk_delay
+import numpy as np
+from chunk_streams import CELL, ByExecutor, Driven, Naive, OnePointPerAction, Sender, Stream, drive, five_boxes
+
+from corft_core.contract import Contract
+from corft_core.execution import CHUNK_MODES, Command, ExecutorOptions, Measured
+from corft_core.planning import make_planner
+
+WARM_UP = 10
+
+
+def measure() -> dict[str, Any]:
+    """One run; times in ms, jerk in rad/s³, errors in rad."""
+    contract = Contract.load(CELL / "contract.yaml")
+    planner = make_planner("embedded", contract, five_boxes())
+    result: dict[str, Any] = {}
+    for mode in CHUNK_MODES:
+        times_ms = _times_ms(contract, planner, ExecutorOptions(mode=mode))
+        result |= {f"chunk_p50_ms_{mode}": float(np.percentile(times_ms, 50)),
+                   f"chunk_p95_ms_{mode}": float(np.percentile(times_ms, 95))}
+    stream = Stream()
+    senders: dict[str, Sender] = {mode: ByExecutor(contract, planner, ExecutorOptions(mode=mode))
+                                  for mode in CHUNK_MODES}
+    senders |= {"naive": Naive(), "one_point": OnePointPerAction()}
+    for name, sender in senders.items():
+        result |= _seams(name, stream, contract, drive(stream, contract, sender))
+    for rate_hz in (10, 20, 30):
+        fast = Stream(period_s=1 / rate_hz, chunks=8 * rate_hz)
+        for name, sender in (("splice", ByExecutor(contract, planner, ExecutorOptions())), ("naive", Naive())):
+            result |= _seams(f"{name}_{rate_hz}hz", fast, contract, drive(fast, contract, sender))
+    planner.close()
+    trials = int(os.environ.get("CHUNK_DELAY_TRIALS", "10"))
+    if trials:
+        policy = os.environ.get("CHUNK_DELAY_POLICY")
+        result |= chunk_delay.measure(trials, Path(policy) if policy else None,
+                                      os.environ.get("CHUNK_DELAY_TASK", "cube_to_bin"))
+    return {"chunk_p95_ms": result["chunk_p95_ms_splice"],
+            "seam_jerk_ratio": result["seam_jerk_splice"] / result["seam_jerk_naive"], **result}
+
+
+def _times_ms(contract: Contract, planner: Any, options: ExecutorOptions) -> list[float]:
+    stream, sender = Stream(chunks=150), ByExecutor(contract, planner, options)
+    home = np.array(contract.robot.home_rad)
+    times = []
+    for k in range(stream.chunks):
+        now_s, chunk = stream.chunk(k, contract)
+        now_ns = round(now_s * 1e9)
+        begin = time.process_time()
+        answer = sender.executor.accept(chunk, now_ns, Measured(now_ns, home, np.zeros(len(home))))
+        if isinstance(answer, Command) and k >= WARM_UP:
+            times.append((time.process_time() - begin) * 1e3)
+    return times
+
+
+def _seams(name: str, stream: Stream, contract: Contract, driven: Driven) -> dict[str, float]:
+    rms, largest = driven.error_rad(stream.wanted(driven.times_s, np.array(contract.robot.home_rad)))
+    return {f"seam_jerk_{name}": driven.jerk_at_seams(), f"error_rms_{name}": rms, f"error_max_{name}": largest}

@@ -1,0 +1,212 @@
+"""Success and cycle time of one fixed policy in the cell, for each chunk mode and an injected latency of 0 to 300 ms.
+
+The policy's checkpoint is the demo's (out/demo/run/checkpoints); without one a small policy is trained on 40
+demonstrations and kept under out/bench/delay_policy. Scenes and the policy's noise are paired: trial k is the same in
+every row. A chunk comes ``latency`` after its observation and goes through ChunkExecutor to the cell's controller, as
+in the graph; ``naive`` sends chunks as they are, from their first action on when they come.
+
+    python tests/bench/chunk_delay.py --trials 40 --out delay.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from chunk_streams import CELL, sent_path
+from tqdm import tqdm
+
+from corft_core import files
+from corft_core.cell.scene import DEFAULT_TASK
+from corft_core.cell.suite import CellEnvironment, CellSuite
+from corft_core.contract import Contract
+from corft_core.errors import CorftError
+from corft_core.execution import (
+    CHUNK_MODES,
+    Chunk,
+    ChunkExecutor,
+    Command,
+    ExecutorOptions,
+    GripperSchedule,
+    Measured,
+    Reason,
+    Refusal,
+)
+from corft_core.learning.config import TrainConfig
+from corft_core.learning.trainer import train
+from corft_core.learning.training_data import EpisodesInMemory
+from corft_core.planning import make_planner
+from corft_core.policy import Policy
+from corft_core.policy.options import override
+from corft_core.trajectory import JointPath
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "out/demo/run/checkpoints"
+TRAINED = ROOT / "out/bench/delay_policy"
+LATENCIES_S = (0.0, 0.1, 0.2, 0.3)
+DRIVE_S = 0.02
+DEMONSTRATIONS, SECONDS = 40, 10.0
+
+
+class Trial:
+    """One scene, one way of sending chunks, one latency."""
+
+    def __init__(self, policy: Policy, environment: CellEnvironment, planner: Any, mode: str, latency_s: float) -> None:
+        self._policy, self._environment, self._planner = policy, environment, planner
+        self._contract, self._mode, self._latency_s = policy.contract, mode, latency_s
+        self._step_s = 1.0 / policy.rate_hz
+        self._options = ExecutorOptions() if mode == "naive" else ExecutorOptions(mode=mode)  # type: ignore[arg-type]
+
+    def run(self, scene_id: str, seed: int) -> dict[str, Any]:
+        """Success, time, chunks and refusals of a trial."""
+        environment, cell = self._environment, self._environment.cell
+        environment.reset(scene_id)
+        self._executor = ChunkExecutor(self._contract, self._planner, self._options)
+        self._gripper = GripperSchedule()
+        self._looked_s = -np.inf
+        generator = torch.Generator().manual_seed(seed)
+        row: dict[str, Any] = {"scene_id": scene_id, "chunks": 0, "refused": {}}
+        seen: tuple[float, Any] | None = None
+        while cell.time_s < SECONDS and not environment.success:
+            if seen is None and self._wants_chunk(cell.time_s):
+                seen = cell.time_s, (*environment.observe(), self._committed(cell.time_s))
+            if seen is not None and cell.time_s >= seen[0] + self._latency_s - 1e-6:
+                answer = self._act(seen, generator, row["chunks"])
+                row["chunks"] += 1
+                if isinstance(answer, Refusal):
+                    row["refused"][str(answer.reason)] = row["refused"].get(str(answer.reason), 0) + 1
+                seen = None
+            opening = self._gripper.take_due(round(cell.time_s * 1e9))
+            if opening is not None:
+                cell.command_gripper(self._contract.gripper.to_position(opening))
+            cell.step(DRIVE_S)
+        return {**row, "success": bool(environment.success), "time_s": round(cell.time_s, 2)}
+
+    def _wants_chunk(self, now_s: float) -> bool:
+        """Whether to look now: every execute_steps, or so that an open loop's next chunk comes when this one ends."""
+        running = self._executor.running if self._mode != "naive" else None
+        if self._mode == "open_loop" and running is not None and running.kind == "chunk":
+            ends_s = running.content_end_ns * 1e-9 - self._options.handoff_s - self._step_s
+            return now_s >= ends_s - self._latency_s
+        return now_s >= self._looked_s + self._options.execute_steps * self._step_s - 1e-6
+
+    def _committed(self, now_s: float) -> Any:
+        self._looked_s = now_s
+        if self._mode != "rtc" or not self._policy.inpaints:
+            return None
+        return self._executor.committed_actions(round(now_s * 1e9), self._step_s, self._policy.horizon)
+
+    def _act(self, seen: tuple[float, Any], generator: torch.Generator, number: int) -> Command | Refusal | None:
+        stamp_s, (images, state, committed) = seen
+        plan, frozen = None, 0
+        if committed is not None:
+            rows = np.column_stack([committed.positions, committed.gripper])
+            plan = np.concatenate([rows, np.repeat(rows[-1:], self._policy.horizon - len(rows), axis=0)])[None]
+            frozen = min(committed.frozen, len(rows))
+        actions = self._policy.act({name: image[None] for name, image in images.items()}, state[None],
+                                   [self._environment.instruction], generator, plan=plan, frozen=frozen).actions[0]
+        cell = self._environment.cell
+        now_ns = round(cell.time_s * 1e9)
+        chunk = Chunk(round(stamp_s * 1e9), self._contract.robot.joints, actions[:, :7], actions[:, 7], self._step_s,
+                      number)
+        if self._mode == "naive":
+            times: np.ndarray = self._step_s * np.arange(1, len(actions) + 1)
+            cell.command_trajectory(JointPath(chunk.names, times, chunk.positions))
+            self._gripper.replace([(now_ns + round(t * 1e9), float(opening))
+                                   for t, opening in zip(times, actions[:, 7], strict=True)], now_ns)
+            return None
+        answer = self._executor.accept(chunk, now_ns, Measured(now_ns, cell.joint_positions, np.zeros(7)))
+        if isinstance(answer, Command):
+            cell.command_trajectory(sent_path(answer), answer.start_ns * 1e-9)
+            self._gripper.replace(answer.gripper, answer.handoff_ns)
+        elif answer.reason is Reason.BUSY:
+            self._looked_s = -np.inf  # looks again at once
+        return answer
+
+
+def demo_policy(task: str) -> Policy | None:
+    """The demo's policy, when there is one for the task that this version reads."""
+    for stage in ("co_rft", "sft") if task == DEFAULT_TASK else ():
+        if (DEMO / stage).is_dir():
+            try:
+                return Policy.load(DEMO / stage)
+            except CorftError as error:
+                print(f"not used: {error}", file=sys.stderr)
+    return None
+
+
+def quick_policy(task: str) -> Path:
+    """A small policy of the cell, trained once."""
+    checkpoint = TRAINED / task / "checkpoints" / "sft"
+    if not checkpoint.is_dir():
+        suite = CellSuite()
+        episodes = suite.demonstrate(task, DEMONSTRATIONS, seed=0)
+        config = override(TrainConfig(), {"policy.backbone": "effnet", "sft.steps": 1500, "co_rft.steps": 0,
+                                          "co_rft.warmup": 0})
+        train(EpisodesInMemory(suite.features(task), episodes), TRAINED / task, config)
+    return checkpoint
+
+
+def measure(trials: int, policy: Path | None = None, task: str = DEFAULT_TASK,
+            latencies_s: Sequence[float] = LATENCIES_S, modes: Sequence[str] = (*CHUNK_MODES, "naive"),
+            ) -> dict[str, Any]:
+    """Success rate and mean cycle time of each mode and latency, and the ratio of 200 ms to none.
+
+    ``delay200_success_ratio`` is that of the default mode, splice.
+    """
+    torch.set_num_threads(1)
+    loaded = Policy.load(policy) if policy else demo_policy(task) or Policy.load(quick_policy(task))
+    contract: Contract = loaded.contract
+    planner = make_planner("embedded", contract, CELL / "scene.yaml" if task == DEFAULT_TASK else None)
+    environment = CellEnvironment(contract, task)
+    scenes = CellSuite(contract).scene_ids(task, "ind", trials)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    with tqdm(total=len(modes) * len(latencies_s) * trials, desc="trials", disable=None) as bar:
+        for mode in modes:
+            for latency_s in latencies_s:
+                trial = Trial(loaded, environment, planner, mode, latency_s)
+                name = f"{mode}_{round(latency_s * 1000)}ms"
+                for seed, scene in enumerate(scenes):
+                    rows.setdefault(name, []).append(trial.run(scene, seed))
+                    bar.update()
+    environment.close()
+    planner.close()
+    result: dict[str, Any] = {"delay_trials": trials, "delay_policy": loaded.policy_id}
+    for name, row in rows.items():
+        result |= {f"success_{name}": float(np.mean([r["success"] for r in row])),
+                   f"cycle_s_{name}": float(np.mean([r["time_s"] for r in row]))}
+    for mode in modes:
+        base, late = result.get(f"success_{mode}_0ms"), result.get(f"success_{mode}_200ms")
+        if base and late is not None:
+            result[f"delay200_success_ratio_{mode}"] = late / base
+    result["delay200_success_ratio"] = result.get("delay200_success_ratio_splice")
+    result["delay_rows"] = rows
+    return result
+
+
+def main() -> int:
+    """Run the study alone."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--trials", type=int, default=10, help="scenes a row (default: %(default)s)")
+    parser.add_argument("--policy", type=Path, help="checkpoint folder (default: the demo's)")
+    parser.add_argument("--task", default=DEFAULT_TASK, help="of the cell (default: %(default)s)")
+    parser.add_argument("--modes", nargs="+", default=[*CHUNK_MODES, "naive"])
+    parser.add_argument("--latencies-ms", nargs="+", type=int, default=[round(s * 1000) for s in LATENCIES_S])
+    parser.add_argument("--out", type=Path, help="write everything, a row a trial, as JSON")
+    args = parser.parse_args()
+    result = measure(args.trials, args.policy, args.task, [ms / 1000 for ms in args.latencies_ms], args.modes)
+    if args.out:
+        files.write_json(args.out, result)
+    for key, value in result.items():
+        if key != "delay_rows":
+            print(f"{key:40} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
