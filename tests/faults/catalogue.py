@@ -253,13 +253,14 @@ def _chunks() -> Iterator[FaultKind]:
 
 def _step_clock(amount_s: float) -> Inject:
     def inject(rig: Rig, rng: random.Random) -> None:
-        rig.offset_ns += round(amount_s * 1e9)
+        rig.step_clock(round(amount_s * 1e9))
         rig.run(1.2)
     return inject
 
 
 def _clock() -> Iterator[FaultKind]:
-    for amount_s in (0.03, 0.4, 3.0, 600.0, -0.03, -0.4, -3.0):
+    # A smaller step of a simulated clock can't be told from a simulator that runs unevenly.
+    for amount_s in (0.4, 3.0, 600.0, -0.4, -3.0):
         yield FaultKind(f"clock: {'forward' if amount_s > 0 else 'back'} {abs(amount_s):g} s", "clock",
                         _step_clock(amount_s))
     yield FaultKind("clock: stands for 1.5 s", "clock", _on("clock", lambda rng: dropped(1.0, rng), 1.5))

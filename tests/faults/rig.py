@@ -8,6 +8,7 @@ policy would, and records what the controller was asked to do.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import shutil
@@ -46,6 +47,7 @@ HORIZON, CHUNK_PERIOD_S = 10, 0.2
 STEP_RAD = 0.07
 REACH_RAD = 0.35
 PATIENCE_S = 60.0
+IN_FLIGHT_S = 0.2  # longest time from stamping a command to passing it on
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Rig:
         self._post = Post()
         self.offset_ns = 0
         """Added to the time that the graph sees."""
+        self._offset_before_ns, self._stepped_s = 0, -math.inf
         self.cell_s = 0.0
         self.position = np.array(self.contract.robot.home_rad)
         self.velocity = np.zeros_like(self.position)
@@ -149,12 +152,27 @@ class Rig:
 
     def _on_command(self, message: JointTrajectory) -> JointTrajectory:
         if message.header.stamp.sec or message.header.stamp.nanosec:
-            shift(message.header.stamp, -self.offset_ns)
+            shift(message.header.stamp, -self._offset_of(message.header.stamp))
         stamp = message.header.stamp
         start_s = stamp.sec + stamp.nanosec * 1e-9 or None
         with self._lock:
             self.setpoint.command(path_of(message), start_s, self.cell_s)
         return message
+
+    def step_clock(self, amount_ns: int) -> None:
+        """Move the time that the graph sees; the robot's own goes on."""
+        self._offset_before_ns, self._stepped_s = self.offset_ns, time.monotonic()
+        self.offset_ns += amount_ns
+
+    def _offset_of(self, stamp: Any) -> int:
+        """The offset that a command was stamped with: just after a step it may still be the one before."""
+        since_s = time.monotonic() - self._stepped_s
+        if since_s > IN_FLIGHT_S:
+            return self.offset_ns
+        if abs(self.offset_ns - self._offset_before_ns) < 100_000_000:
+            return self._offset_before_ns if since_s < IN_FLIGHT_S / 10 else self.offset_ns
+        stamp_ns, now_ns = stamp.sec * 1_000_000_000 + stamp.nanosec, round(self.cell_s * 1e9)
+        return min((self.offset_ns, self._offset_before_ns), key=lambda offset: abs(stamp_ns - offset - now_ns))
 
     def _on_status(self, status: ExecutionStatus) -> None:
         self.statuses.append(Seen(time.monotonic(), status))
