@@ -172,7 +172,7 @@ def _guarded(reader: Reader) -> Reader:
     def read(message: Any) -> Any:
         try:
             return reader(message)
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, LookupError) as error:
             raise MessageError(f"{type(message).__name__}: {error}") from error
 
     return read
