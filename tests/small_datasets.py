@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ SIZE = (96, 128)
 CONTRACT = dataclasses.replace(_FULL, cameras=tuple(dataclasses.replace(c, size=SIZE) for c in _FULL.cameras))
 
 
+@cache
 def background(seed: int = 0) -> np.ndarray:
     """A table with things on it, uint8 (H, W, 3), larger than the picture by 16 pixels on each side."""
     random = np.random.default_rng(seed)
@@ -67,8 +69,16 @@ def _riding(arm: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return _noisy(np.stack([wide[y : y + SIZE[0], x : x + SIZE[1]] for x, y in places]), random)
 
 
+@cache
+def _noise() -> np.ndarray:
+    return np.random.default_rng(7).normal(0, 4, (2 * SIZE[0], SIZE[1], 3)).round().astype(np.int16)
+
+
 def _noisy(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    return np.clip(frames + random.normal(0, 4, frames.shape), 0, 255).astype(np.uint8)
+    """Frames with a camera's noise, another in each."""
+    tops = random.integers(0, SIZE[0], len(frames))
+    noise = np.stack([_noise()[top : top + SIZE[0]] for top in tops])
+    return np.clip(frames + noise, 0, 255).astype(np.uint8)
 
 
 def write(folder: Path, episodes: list[Episode], **options: Any) -> Path:
