@@ -1,4 +1,4 @@
-"""Processes of `bench_convert`, each with its own memory: ours, the floor, and the peer's writer. One JSON line each."""
+"""Processes of `bench_convert`, each with its own memory: ours, the floor, the peer's writer. One JSON line each."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ def main() -> None:
     seconds = {"ours": ours, "floor": floor, "peer": peer}[sys.argv[1]](*json.loads(sys.argv[2]))
     cpu_s = time.process_time() - cpu_s
     status = Path("/proc/self/status").read_text()
-    print(json.dumps({"seconds": seconds, "cpu_s": cpu_s, "peak_rss_mb": int(status.split("VmHWM:")[1].split()[0]) / 1024}))
+    peak_mb = int(status.split("VmHWM:")[1].split()[0]) / 1024
+    print(json.dumps({"seconds": seconds, "cpu_s": cpu_s, "peak_rss_mb": peak_mb}))
 
 
 if __name__ == "__main__":

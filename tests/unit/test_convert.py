@@ -14,6 +14,7 @@ from rosbags.rosbag2 import StoragePlugin
 from corft.bag_to_dataset import main
 from corft_core.contract import Contract
 from corft_core.data import EpisodeDataset
+from corft_core.data import report as reports
 from corft_core.data.convert import ConvertOptions, convert
 
 CONTRACT = Contract.load(CONTRACT_FILE)
@@ -249,3 +250,93 @@ def test_help_shows_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) 
         main(["--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0 and "ros2 run corft bag_to_dataset demos/ dataset/" in text and "exit codes" in text
+
+
+def test_an_undecodable_frame_is_a_missing_sample(tmp_path: Path) -> None:
+    recording = Recording(CONTRACT, [Take(duration_s=1.5)], encoding="jpeg")
+    samples = recording.samples()
+    front = [k for k, (_, name, _) in enumerate(samples) if name == "front"]
+    broken = samples[front[20]]  # at tick 5
+    broken[2].data = broken[2].data[:40]
+    recording.samples = lambda: samples  # type: ignore[method-assign]
+    dataset, report = run(recording.write(tmp_path / "bag"), tmp_path / "out")
+    assert report["undecodable"] == {"front": 1} and dataset.num_frames == 15
+    assert dataset.column("source.front.stamp_ns")[5] == samples[front[19]][0]
+    assert dataset.column("source.front.age_s")[5] == pytest.approx(0.05)
+
+
+WHOLE = CONTRACT.to_dict() | {"episodes": "bag", "instruction": "from the contract"}
+WHOLE["streams"] = {name: stream for name, stream in WHOLE["streams"].items() if name != "episode_event"}
+
+
+def test_a_bag_may_be_one_episode(tmp_path: Path) -> None:
+    bag = Recording(CONTRACT, [Take(duration_s=1.5, idle_s=0.5)], without=("episode_event",)).write(tmp_path / "take7")
+    contract = Contract.from_dict(WHOLE)
+    convert([bag], tmp_path / "a", contract)
+    dataset = EpisodeDataset.open(tmp_path / "a")
+    assert dataset.instructions == ["from the contract"] and dataset.scene_ids == ["take7"]
+    assert dataset.episode_success.tolist() == [True]
+    options = ConvertOptions(task="stack the cups", outcome="failure", include_failures=True)
+    report = convert([bag], tmp_path / "b", contract, options)
+    dataset = EpisodeDataset.open(tmp_path / "b")
+    assert dataset.instructions == ["stack the cups"] and not dataset.episode_success.any()
+    assert not reports.losses(report)
+
+
+def test_idle_steps_can_be_kept(tmp_path: Path) -> None:
+    bag = Recording(CONTRACT, [Take(duration_s=2.0, idle_s=0.6)]).write(tmp_path / "bag")
+    assert run(bag, tmp_path / "a")[0].num_frames == 14
+    dataset, report = run(bag, tmp_path / "b", keep_idle=True)
+    assert dataset.num_frames == 20 and report["idle_share_trimmed"] == 0
+
+
+def test_gaps_above_the_limit_leave_an_episode_out_with_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]
+                                                               ) -> None:
+    bag = Recording(CONTRACT, [Take(), Take(scene_id="demo/1")], drop=drop_some).write(tmp_path / "bag")
+    command = [str(bag), str(tmp_path / "out"), "--contract", str(CONTRACT_FILE), "--quiet"]
+    assert main([*command, "--max-gap-s", "0.3"]) == 0
+    assert main([*command, "--max-gap-s", "0.2", "--overwrite"]) == 1
+    assert "no sample of front for longer than 0.2 s" in capsys.readouterr().out
+    assert EpisodeDataset.open(tmp_path / "out").scene_ids == ["demo/1"]
+
+
+def test_episodes_and_stretches_can_be_excluded(tmp_path: Path) -> None:
+    takes = [Take(duration_s=1.5, scene_id=f"demo/{k}") for k in range(3)]
+    bag = Recording(CONTRACT, takes).write(tmp_path / "bag")
+    command = [str(bag), str(tmp_path / "out"), "--contract", str(CONTRACT_FILE), "--quiet", "--overwrite"]
+    assert main([*command, "--exclude", "bag:1"]) == 0
+    assert EpisodeDataset.open(tmp_path / "out").scene_ids == ["demo/0", "demo/2"]
+    chosen = tmp_path / "episodes.yaml"
+    chosen.write_text("ranges: [{bag: bag, from_s: 0.5, to_s: 1.5, instruction: look, scene_id: mine}]\n")
+    assert main([*command, "--episodes", str(chosen)]) == 0
+    dataset = EpisodeDataset.open(tmp_path / "out")
+    assert dataset.instructions == ["look"] and dataset.scene_ids == ["mine"] and 9 <= dataset.num_frames <= 10
+    assert main([*command, "--exclude", "cellar:1"]) == 2
+
+
+def test_commands_that_were_clipped_are_counted(tmp_path: Path) -> None:
+    recording = Recording(CONTRACT, [Take(duration_s=1.5)])
+    samples = recording.samples()
+    for _, name, message in samples:
+        if name == "gripper_command":
+            message.data = message.data + 0.05
+    recording.samples = lambda: samples  # type: ignore[method-assign]
+    limits = ([-3.0] * 7, [0.4, *[3.0] * 6])  # the first joint moves to 0.75 rad
+    dataset, report = run(recording.write(tmp_path / "bag"), tmp_path / "out", joint_limits_rad=limits)
+    (bag,) = report["bags"]
+    assert bag["clipped"] == {"joint_steps": {name: int((dataset.action[:, k] > limits[1][k] + 1e-4).sum())
+                                              for k, name in enumerate(CONTRACT.robot.joints)},
+                              "gripper_commands": 2}
+    assert 5 <= bag["clipped"]["joint_steps"]["panda_joint1"] <= 10
+    assert any("never commanded to close" in note for note in report["notes"])
+    assert "gripper commands outside its range" in reports.text(report)
+
+
+def test_the_report_page_shows_every_recording(tmp_path: Path) -> None:
+    takes = [Take("pick <b>it</b>"), Take(outcome=FAILURE), Take(outcome=None, stop=False)]
+    bag = Recording(CONTRACT, takes, drop=drop_some).write(tmp_path / "bag")
+    _, report = run(bag, tmp_path / "out")
+    page = (tmp_path / "out/meta/corft/report.html").read_text()
+    assert page.count("<svg") == 1 and "gap of 0.25 s" in page and "unfinished" in page
+    assert "pick &lt;b&gt;it&lt;/b&gt;" in page and "http" not in page.replace("http-equiv", "")
+    assert reports.losses(report) == [f"episode at {report['episodes'][2]['at_s']:.1f} s of {bag} left out: unfinished"]

@@ -37,8 +37,8 @@ class ConvertOptions:
 
     An episode is left out when a larger share of its steps than ``max_stale_share`` uses a sample older than its
     max_age_s, when an observed stream pauses for longer than ``max_gap_s``, or when it is shorter than ``min_steps``.
-    ``episodes``: content of an episodes file, see episodes_file.py. ``task`` and ``outcome``: instruction where the
-    recording has none, and the label (success, failure) of bags that are one episode each.
+    ``episodes_file`` and ``exclude`` choose episodes and stretches of time, see episodes_file.py. ``task``: instruction
+    where the recording has none. ``outcome``: label (success, failure) of bags that are one episode each.
     ``joint_limits_rad``: (2, J) lower and upper, for the report's count of commands outside.
     """
 
@@ -51,7 +51,8 @@ class ConvertOptions:
     codec: str | None = None
     task: str = ""
     outcome: str = "success"
-    episodes: dict[str, Any] | None = None
+    episodes_file: str | None = None
+    exclude: tuple[str, ...] = ()
     joint_limits_rad: tuple[tuple[float, ...], ...] | None = None
 
 
@@ -85,7 +86,7 @@ class _BagConverter:
 
     def run(self, progress: Progress | None) -> BagReport:
         report, options = self._report, self._options
-        plan = EpisodesFile(options.episodes).for_bag(self._path)
+        plan = EpisodesFile.load(options.episodes_file, options.exclude).for_bag(self._path)
         self._cutter = EpisodeCutter(plan)
         with Bag(self._path) as bag:
             replaced = frozenset({"episode_event"} if plan.replaces_events else ())
@@ -111,7 +112,8 @@ class _BagConverter:
             self._cutter.finish()
             self._finish()
             report.bytes = bag.size_bytes
-            report.notes += bag.notes
+            report.damage += bag.damage
+            report.notes += [note for note in bag.notes if note not in bag.damage]
         report.plan_used = sorted(plan.used)
         self._notes()
         return report

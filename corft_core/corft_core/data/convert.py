@@ -48,7 +48,7 @@ def convert(bags: Sequence[str | Path], out: str | Path, contract: Contract, opt
     twice = {str(path) for path in paths if [p.resolve() for p in paths].count(path.resolve()) > 1}
     if twice:
         raise BagError(f"{', '.join(sorted(twice))} is given more than once; its episodes would count twice")
-    plan = EpisodesFile(options.episodes)
+    plan = EpisodesFile.load(options.episodes_file, options.exclude)
     plan.check(paths)
     with _partial_folder(out, fresh) as partial:
         tasks = [BagTask(path, partial / _fingerprint(path, contract, options)) for path in paths]
@@ -141,8 +141,9 @@ def _files(bag: Path) -> list[Path]:
 def _fingerprint(bag: Path, contract: Contract, options: ConvertOptions) -> str:
     """Names the part of a bag by all that decides its content; a bag's files by name, size and time of change."""
     listed = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _files(bag)]
-    text = json.dumps([PART_VERSION, str(bag), listed, asdict(options), contract.to_dict(), software_versions()],
-                      sort_keys=True)
+    chosen = Path(options.episodes_file).read_text() if options.episodes_file else None
+    text = json.dumps([PART_VERSION, str(bag), listed, asdict(options), chosen, contract.to_dict(),
+                       software_versions()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

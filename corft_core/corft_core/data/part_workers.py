@@ -137,7 +137,7 @@ def _serve() -> None:
 
     first = json.loads(lines.get())
     contract = Contract.from_dict(first["contract"])
-    options = ConvertOptions(**first["options"])
+    options = ConvertOptions(**first["options"] | {"exclude": tuple(first["options"]["exclude"])})
     while True:
         task = json.loads(lines.get())
         try:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from corft_core.cli import EXIT_INTERRUPTED, EXIT_OK, run_main
 from corft_core.contract import Contract
@@ -51,10 +49,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--contract", metavar="FILE", help="the robot's contract (default: the Panda cell's)")
     result.add_argument("--namespace", default="", metavar="NS", help="namespace of the robot's topics in the bag")
     episodes = result.add_argument_group("which episodes and steps")
-    episodes.add_argument("--episodes", metavar="FILE", help="YAML of episodes by time range and of exclusions")
+    episodes.add_argument("--episodes", metavar="FILE",
+                          help="YAML that cuts bags by time, excludes and relabels episodes")
     episodes.add_argument("--exclude", action="append", default=[], metavar="WHAT",
-                          help="leave out an episode or a stretch of time: BAG:3 (its episode 3, from 0), "
-                               "BAG:2.0-4.5 (seconds from its start) or a scene id; may be repeated")
+                          help="leave out an episode or time: BAG:NUMBER (episodes count from 0) or BAG:FROM-TO in s "
+                               "since the bag's start; repeatable")
     episodes.add_argument("--include-failures", action="store_true", help="keep failed episodes too, with zero reward")
     episodes.add_argument("--task", default="", metavar="TEXT", help="instruction of episodes recorded without one")
     episodes.add_argument("--outcome", choices=("success", "failure"), default="success",
@@ -101,8 +100,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     options = ConvertOptions(
         include_failures=arguments.include_failures, namespace=arguments.namespace, keep_idle=arguments.keep_idle,
         max_stale_share=arguments.max_stale_share, max_gap_s=arguments.max_gap_s, codec=arguments.codec,
-        task=arguments.task, outcome=arguments.outcome, episodes=_episodes(arguments.episodes, arguments.exclude),
-        joint_limits_rad=_joint_limits(contract))
+        task=arguments.task, outcome=arguments.outcome, episodes_file=arguments.episodes,
+        exclude=tuple(arguments.exclude), joint_limits_rad=_joint_limits(contract))
     with tqdm(unit="B", unit_scale=True, disable=arguments.quiet or None, desc="converting") as bar:
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -113,29 +112,6 @@ def _convert(arguments: argparse.Namespace) -> int:
     print(text(report))
     print(f"data set: {Path(arguments.out)}")
     return EXIT_LOSSES if losses(report) else EXIT_OK
-
-
-def _episodes(file: str | None, exclude: Sequence[str]) -> dict[str, Any] | None:
-    """Content of the episodes file with the --exclude arguments appended; None when there is nothing."""
-    import yaml
-
-    from corft_core.data.episodes_file import EpisodesFile
-
-    content: dict[str, Any] = {}
-    if file is not None:
-        EpisodesFile.load(file)  # raises with the file's name
-        content = yaml.safe_load(Path(file).read_text()) or {}
-    if exclude:
-        content["exclude"] = [*(content.get("exclude") or []), *map(_exclusion, exclude)]
-    return content or None
-
-
-def _exclusion(text: str) -> dict[str, Any]:
-    if match := re.fullmatch(r"(.+):(\d+)", text):
-        return {"bag": match[1], "episode": int(match[2])}
-    if match := re.fullmatch(r"(.+):(\d+(?:\.\d*)?)-(\d+(?:\.\d*)?)", text):
-        return {"bag": match[1], "from_s": float(match[2]), "to_s": float(match[3])}
-    return {"scene_id": text}
 
 
 def default_contract() -> Path:
