@@ -21,6 +21,7 @@ from corft_core.execution.options import ExecutorOptions
 from corft_core.execution.reasons import Reason, Refusal, RefusedError
 from corft_core.execution.schedule import GripperSchedule
 from corft_core.execution.watchdog import ClockWatch, Measured, Watchdog
+from corft_core.planning import moves
 from corft_core.planning.interface import MotionPlanner, PlanningError
 from corft_core.trajectory import JointPath
 
@@ -73,6 +74,18 @@ class Supervisor:
         self._measured: Measured | None = None
         self._move: tuple[MoveKind, NDArray[np.float64] | None] | None = None
         self._ended: Command | None = None  # the chunk whose end without a successor was reported
+
+    def restart(self, now_ns: int) -> None:
+        """Start anew, disabled, as when the node is activated: somebody else may have moved the arm since.
+
+        An emergency stop, a stop and faults stay.
+        """
+        with self.lock:
+            self.executor.reset(now_ns)
+            self.enabled = False
+            self._clock_watch = ClockWatch(self._simulated)
+            self._measured, self._move, self._ended = None, None, None
+            self._gripper.clear()
 
     def chunk(self, chunk: Chunk, now_ns: int) -> Command | Refusal:
         """Execute a chunk, or refuse it."""
@@ -282,8 +295,6 @@ class Supervisor:
             return True, f"moving: {kind}, {path.duration_s:.1f} s"
 
     def _planned(self, kind: MoveKind, start: NDArray[np.float64], pose: NDArray[np.float64] | None) -> JointPath:
-        from corft_core.planning import moves
-
         scale = MOVE_SCALE * self.executor.options.speed_scale
         if kind == "recover":
             return moves.recover(self._planner, start)
