@@ -209,7 +209,8 @@ class _DataFiles:
 
 def read_column(path: Path, name: str) -> np.ndarray[Any, Any]:
     """One column of a data file as (N,) or (N, D)."""
-    column = pq.read_table(path, columns=[name]).column(0).combine_chunks()
+    with pq.ParquetFile(path) as file:  # a third of read_table's time
+        column = file.read(columns=[name], use_threads=False).column(0).combine_chunks()
     if pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
         return np.asarray(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1))
     return np.asarray(column.to_numpy(zero_copy_only=False))
