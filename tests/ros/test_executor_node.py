@@ -8,12 +8,33 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from corft_msgs.msg import ExecutionStatus
-from corft_msgs.srv import ResetScene
-from ros.arm_operator import SCENE, STILL_RAD_S, Operator, enable, executor_on, operator_on_a_cell
-from ros.graph import ACTIVATE, DEACTIVATE, NodeProcess, call, change_state, spin_until, state_of
+from corft_msgs.srv import Approach, ResetScene
+from ros.arm_operator import (
+    BUSY_MACHINE,
+    PARAMETERS,
+    SCENE,
+    STILL_RAD_S,
+    Operator,
+    enable,
+    executor_on,
+    operator_on_a_cell,
+)
+from ros.graph import (
+    ACTIVATE,
+    CONFIGURE,
+    DEACTIVATE,
+    NodeProcess,
+    call,
+    change_state,
+    running,
+    spin_until,
+    state_of,
+)
 from std_srvs.srv import Trigger
 
+from corft.chunk_messages import pose_message
 from corft_core.planning import make_planner
+from corft_core.poses import vectors_of
 
 pytestmark = pytest.mark.ros
 
@@ -76,7 +97,8 @@ def test_stops_above_the_table_when_a_chunk_goes_into_it(operator, executor):
     enable(operator)
     reasons = []
     for _ in range(14):
-        reasons.append(operator.send(operator.chunk(goal)).reason)
+        reason = operator.send(operator.chunk(goal)).reason
+        reasons += [reason] if reason != BUSY_MACHINE else []
         after_ns = operator.stamp_ns + 300_000_000
         spin_until(operator, lambda after_ns=after_ns: operator.stamp_ns > after_ns, "joint states")
     assert reasons[0] == "", "far from the table the chunk is fine"
@@ -131,3 +153,42 @@ def test_sigterm_stops_the_arm(operator, executor):
     assert operator.wait_still() < 0.8
     assert operator.watch(0.5) < 0.01
     assert executor.wait() == 0
+
+
+def test_killed_while_moving_it_leaves_an_arm_that_brakes_and_its_successor_waits_for_the_operator(operator):
+    with executor_on(operator) as process:
+        enable(operator)
+        operator.start_moving()
+        process.process.kill()
+        assert operator.wait_still() < 2.0, "the trajectory's own braking tail"
+        assert operator.watch(0.5) < 0.01
+    stood = operator.position.copy()
+    operator.executors += 1
+    with running("executor_node", PARAMETERS, name=operator.arm_node):
+        assert change_state(operator, operator.arm_node, CONFIGURE, ACTIVATE) == [True, True]
+        operator.statuses.clear()
+        spin_until(operator, lambda: any(s.state == ExecutionStatus.DISABLED for s in operator.statuses), "its status")
+        enable(operator)
+        operator.drive(stood + np.array([0.2, 0, 0, 0, 0, 0, 0]))
+
+
+def test_park_recover_and_approach_are_planned(operator, executor):
+    enable(operator)
+    planner = make_planner("embedded", operator.contract, SCENE)
+    target = planner.forward_kinematics(operator.position)
+    target[:3, 3] += (0.05, 0.1, -0.1)
+    request = Approach.Request()
+    request.target.pose = pose_message(vectors_of(target))
+    request.target.header.frame_id = "somewhere"
+    refused = call(operator, Approach, f"{operator.arm_node}/approach", request)
+    assert not refused.success and "expected the base frame panda_link0" in refused.message
+    request.target.header.frame_id = "panda_link0"
+    assert call(operator, Approach, f"{operator.arm_node}/approach", request).success
+    spin_until(operator, lambda: np.linalg.norm(planner.forward_kinematics(operator.position)[:3, 3] - target[:3, 3])
+               < 0.01 and operator.speed < STILL_RAD_S, "the tool to be there")
+    assert call(operator, Trigger, f"{operator.arm_node}/park", Trigger.Request()).success
+    home = np.array(operator.contract.robot.home_rad)
+    spin_until(operator, lambda: np.max(np.abs(operator.position - home)) < 0.02 and operator.speed < STILL_RAD_S,
+               "the arm to be parked")
+    assert call(operator, Trigger, f"{operator.arm_node}/recover", Trigger.Request()).success
+    spin_until(operator, lambda: "recover" in executor.output, "the word that nothing was to be done")

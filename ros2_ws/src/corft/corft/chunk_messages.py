@@ -51,7 +51,7 @@ def chunk_message(contract: Contract, stamp_ns: int, actions: NDArray[np.float64
         chunk.gripper = actions[:, contract.action_gripper].tolist()
     if contract.action_space == "tool_pose":
         try:
-            chunk.tool_poses = [_pose(row[:9]) for row in actions]
+            chunk.tool_poses = [pose_message(row[:9]) for row in actions]
         except ValueError as error:
             raise CorftError(f"the policy gave a tool pose that is none: {error}") from error
     elif contract.action_space == "tool_twist":
@@ -63,7 +63,7 @@ def chunk_message(contract: Contract, stamp_ns: int, actions: NDArray[np.float64
     return chunk
 
 
-def _pose(vector: NDArray[np.float64]) -> Pose:
+def pose_message(vector: NDArray[np.float64]) -> Pose:
     """Pose of (9,): position [m] and the rotation's first two columns."""
     matrix = pose_matrices(vector)
     pose = Pose()

@@ -140,7 +140,7 @@ class ExecutorNode(CorftLifecycleNode):
     def activate(self) -> None:
         supervisor = self._running_supervisor
         with supervisor.lock:  # somebody else may have moved the arm since: start from where it stands
-            supervisor.executor.reset(self._now_ns())
+            supervisor.restart(self._now_ns())
             supervisor.enabled = self.param("auto_enable") or not self._execute
         self._source.release()
         waiting = ("nothing is sent (execute is false)" if not self._execute else
