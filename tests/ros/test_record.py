@@ -190,6 +190,19 @@ def test_sigterm_closes_the_bag_and_discards_the_episode_under_way(robot: Callab
     assert counts["/episode_event"] == 3 and counts["/joint_states"] > 20
 
 
+def test_the_bag_is_closed_when_the_recorder_itself_is_killed(robot: Callable[..., Robot], tmp_path: Path) -> None:
+    robot()
+    bag = tmp_path / "bag"
+    process = start(bag, "--contract", CONTRACT, "--prompt", "pick")
+    assert process.stdin is not None
+    process.stdin.write("start\n")
+    process.stdin.flush()
+    read_until(process, "episode 1 started")
+    process.kill()
+    wait_for((bag / "metadata.yaml").is_file, "the orphaned `ros2 bag record` to close its bag")
+    process.communicate()
+
+
 def test_missing_topics_wrong_types_and_qos_mismatches_are_named_before_anything_is_recorded(
         robot: Callable[..., Robot], tmp_path: Path) -> None:
     robot(silent=("wrist",), joints_qos=BEST_EFFORT)

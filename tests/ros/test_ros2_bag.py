@@ -186,6 +186,36 @@ def test_simulated_time_stamps_the_bag_and_sigterm_closes_it(rclpy_context: None
     node.destroy_node()
 
 
+def test_the_preset_compresses_chunks_and_what_needs_ros_2_says_so(rclpy_context: None, tmp_path: Path) -> None:
+    node = rclpy.create_node("source")
+    image = node.create_publisher(Image, "bag_test/image_raw", 50)
+    sizes = {}
+    for preset in ("none", "zstd_fast"):
+        bag = tmp_path / preset
+        recorder = start("bag", "record", "/bag_test/image_raw", "-o", bag, "--storage-preset-profile", preset,
+                         "--max-cache-size", "1000000", "--disable-keyboard-controls")  # fmt: skip
+        try:
+            wait(lambda: image.get_subscription_count() > 0, "the recorder to subscribe")
+            for _ in range(20):
+                pixels = array.array("B", bytes(30000))
+                image.publish(Image(height=100, width=100, step=300, encoding="rgb8", data=pixels))
+                time.sleep(0.01)
+            time.sleep(0.3)
+        finally:
+            code, output = finish(recorder, signal.SIGINT)
+        assert code == 0, output
+        assert len(messages(bag)["/bag_test/image_raw"]) == 20
+        sizes[preset] = sum(file.stat().st_size for file in bag.glob("*.mcap"))
+        wait(lambda: image.get_subscription_count() == 0, "the recorder to be gone")
+    assert sizes["zstd_fast"] < sizes["none"] / 10
+    foreign = (("--storage-preset-profile", "fastwrite"), ("--max-bag-size", "1000"), ("--storage-config-file", "x"))
+    for options in foreign:
+        code, output = finish(start("bag", "record", "-a", "-o", tmp_path / "other", *options))
+        assert code == 1
+        assert "needs a ROS 2 installation" in output
+    node.destroy_node()
+
+
 def test_messages_that_never_arrived_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
     from ros2_standalone.bag_record import Track

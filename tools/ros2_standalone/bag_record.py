@@ -14,6 +14,7 @@ import sys
 import time
 from bisect import bisect_right
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -113,8 +114,9 @@ class Recorder:
         self.clock = SimulationClock(node) if args.use_sim_time else None
 
     def say(self, text: str, level: str = "INFO") -> None:
-        """A line in the form of a ROS logger."""
-        print(f"[{level}] [{time.time():.9f}] [rosbag2_recorder]: {text}", file=sys.stderr, flush=True)
+        """A line in the form of a ROS logger. That nobody reads it any more must not cost the bag."""
+        with suppress(OSError):
+            print(f"[{level}] [{time.time():.9f}] [rosbag2_recorder]: {text}", file=sys.stderr, flush=True)
 
     def selects(self, topic: str) -> bool:
         """True where the command line asks for this topic."""

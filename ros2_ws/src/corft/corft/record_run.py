@@ -1,4 +1,4 @@
-"""One recording session: check, record with `ros2 bag record` as a child, mark episodes, audit.
+"""One recording session: `ros2 bag record` as a child, episodes marked beside it, an audit afterwards.
 
 Everything runs in one thread: commands, queues and the display are polled in turn.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import queue
+import shlex
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,19 @@ from rclpy.qos import QoSProfile
 
 from corft.processes import Child
 from corft.record_audit import Audit, AuditStopped, audit
-from corft.record_checks import check, table
 from corft.record_command import RecordedTopic, command_for_this_machine, write_qos
 from corft.record_keys import Command, Keyboard, Keys
 from corft.record_monitor import Monitors, RecorderClock, message_class
+from corft.record_preflight import POLL_S, SETTLE_S, preflight
 from corft.record_screen import Screen, status_line
 from corft.record_session import CommandRefused, Episode, Event, Session
 from corft.stream_health import SILENT_S
 from corft_core import files
 from corft_core.contract import Contract
 from corft_core.data.messages import EVENT_NAMES
-from corft_core.data.topics import CLOCK_TOPIC
 from corft_core.errors import CorftError
 
-POLL_S = 0.02
 DISPLAY_S = 0.5
-MEASURE_S = 2.0
-# A recorder that has matched hears a little later; what it was sent last it still has to write.
-SETTLE_S = 0.5
 START_TIMEOUT_S = 30.0
 DELIVERY = Duration(seconds=2)
 LOW_DISK_BYTES = 500 * 2**20
@@ -70,62 +65,16 @@ class Recorder:
     def run(self) -> int:
         """The whole session; returns the exit code. Raises CorftError when nothing could be recorded."""
         try:
-            self.preflight()
+            self._reliable = preflight(
+                self.node, self.monitors, self.screen, self.signals, rate_hz=self.contract.rate_hz,
+                folder=self.out.parent, wait_s=self.arguments.wait, use_sim_time=self.arguments.use_sim_time,
+                force=self.arguments.force)
             if self.signals:
                 return EXIT_STOPPED
             self.record()
         finally:
             self.node.destroy_node()
         return self.audit()
-
-    # Before the recording
-
-    def preflight(self) -> None:
-        """Check topics, types, QoS, rates and stamps. Raises CorftError naming what to do."""
-        self._await(self.clock.poll, "/clock, as --use-sim-time asks for: start the simulation")
-        self._await(lambda: not self.monitors.unpublished(), lambda: ", ".join(
-            f"{topic.stream} ({topic.topic}: nobody publishes it)" for topic in self.monitors.unpublished()))
-        if self.signals:
-            return
-        if self.arguments.use_sim_time and self.node.count_publishers(CLOCK_TOPIC) > 1:
-            raise CorftError("several nodes publish /clock: is a simulation from before still running? Stop it "
-                             "(`ros2 topic info -v /clock` names them)")
-        self._reliable = self.monitors.match()
-        time.sleep(SETTLE_S)
-        self.monitors.drain()
-        start_ns, start_s = self.clock.now_ns(), time.monotonic()
-        for monitor in self.monitors.all:
-            monitor.log.bytes = 0
-        while time.monotonic() - start_s < MEASURE_S and not self.signals:
-            self.monitors.drain()
-            time.sleep(POLL_S)
-        stop_ns = self.clock.now_ns()
-        findings = [m.finding(start_ns, stop_ns, MEASURE_S) for m in self.monitors.all]
-        self.screen.say(table(findings))
-        free, rate = shutil.disk_usage(self.out.parent).free, sum(f.bytes_s for f in findings)
-        if rate > 0:
-            self.screen.say(f"{rate * 1e-6:.1f} MB/s before compression; the disk has room for "
-                            f"{free / rate / 60:.0f} min")
-        verdict = check(findings, self.monitors.published(), self.contract.rate_hz, self.arguments.use_sim_time)
-        for warning in verdict.warnings:
-            self.screen.say(f"warning: {warning}")
-        for error in verdict.errors:
-            self.screen.say(f"ERROR: {error}")
-        if verdict.errors and not self.arguments.force and not self.signals:
-            raise CorftError(f"{len(verdict.errors)} of the checks failed, see above; nothing was recorded. "
-                             "--force records all the same.")
-
-    def _await(self, condition: Callable[[], Any], what: str | Callable[[], str]) -> None:
-        """Wait for a condition up to --wait, saying every 2 s for what."""
-        start_s = time.monotonic()
-        say_s = start_s + SILENT_S
-        while not condition() and not self.signals and time.monotonic() - start_s < self.arguments.wait:
-            if time.monotonic() >= say_s:
-                self.screen.say(f"waiting for {what if isinstance(what, str) else what()}")
-                say_s += SILENT_S
-            time.sleep(0.1)
-        if self.arguments.use_sim_time and not self.clock.poll() and not self.signals:
-            raise CorftError("there is no /clock: start the simulation first, or leave out --use-sim-time")
 
     # Recording
 
@@ -139,8 +88,8 @@ class Recorder:
             command = command_for_this_machine(self.topics, self.out, qos_file, self.arguments.preset,
                                                self.arguments.use_sim_time)
             with Keyboard(self.clock.now_ns) as keyboard:
-                child = Child(command, log, self._on_line)
-                self.screen.say(f"$ {child.command}")
+                child = Child(dying_with_us(command), log, self._on_line)
+                self.screen.say(f"$ {shlex.join(command)}")
                 try:
                     self._loop(child, keyboard)
                 finally:
@@ -248,7 +197,8 @@ class Recorder:
             self._next_display_s = now_s + DISPLAY_S
             rates = {m.topic.stream: m.recent() for m in self.monitors.all if m.topic.role != "event"}
             editing = keyboard.source.editing if isinstance(keyboard.source, Keys) else None
-            self.screen.status(status_line(self.session, self.clock.now_ns(), rates, editing))
+            line = status_line(self.session, self.clock.now_ns(), rates, editing)
+            self.screen.status(line if self._ready() else f"the recorder starts …  {line}")
 
     def _on_line(self, line: str) -> None:
         if any(word in line for word in ("[WARN]", "[ERROR]", "[FATAL]")):
@@ -290,12 +240,21 @@ class Recorder:
                 result = audit(self.out, self.topics, self.session.episodes, self._events, self._published,
                                progress)
         except AuditStopped:
-            print(f"audit stopped; the bag is complete: {self.out}", file=sys.stderr)
+            self.screen.say(f"audit stopped; the bag is complete: {self.out}")
             return EXIT_STOPPED
         files.write_json(self.out / "record.json", report(result))
         self.screen.say(result.text())
         self.screen.say(f"bag: {self.out}")
         return EXIT_PROBLEMS if result.problems else 0
+
+
+def dying_with_us(command: list[str]) -> list[str]:
+    """The command, made to end as by Ctrl-C when this process is killed, where the system can do that.
+
+    An orphaned recorder would go on until the disk is full.
+    """
+    helper = shutil.which("setpriv")
+    return [helper, "--pdeathsig", "INT", *command] if helper else command
 
 
 def report(result: Audit) -> dict[str, Any]:
