@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
@@ -97,6 +98,16 @@ def test_the_first_action_alone_is_the_start_of_the_whole_chunk():
     part = autoregressive(model, observation, count=2)
     assert part.forwards == 2
     assert torch.equal(part.tokens, autoregressive(model, observation).tokens[:, :2])
+
+
+def test_decoders_may_stop_after_the_steps_that_are_executed():
+    head, embedding, _ = trained_head()
+    part, whole = copy.copy(head), head.sample(embedding[:4])
+    for decoder in ("jacobi", "autoregressive"):
+        part.config = TokenConfig(vocabulary=32, steps=2, decoder=decoder)
+        chunk = part.sample(embedding[:4])
+        assert torch.equal(chunk[:, :, :2], whole[:, :, :2])
+        assert torch.equal(chunk[:, :, 2:], chunk[:, :, 1:2].expand(-1, -1, 4, -1))
 
 
 def test_a_cap_on_passes_ends_the_decoders_early():

@@ -33,6 +33,7 @@ class TokenConfig:
         "jacobi", "Jacobi (equals autoregressive), PD-VLA's bidirectional mode, or one token a pass [paper]",
         choices=("jacobi", "bidirectional", "autoregressive"))
     window: int = option(0, "tokens decoded together, 0 = all [paper: 7, 16, 37]", 0, 4096)
+    steps: int = option(0, "bins: steps of the chunk to decode, 0 = all; the rest repeats the last [ours]", 0, 200)
     most_forwards: int = option(0, "passes after which decoding is cut off, 0 = never [paper: a cap]", 0, 4096)
     temperature: float = option(1.0, "of the draws that the critic ranks [ours]", 0.0, 10.0)
     consistency: float = option(0.0, "weight of the consistency term, for fewer passes [CEED-VLA's idea]", 0.0, 100.0)

@@ -101,18 +101,23 @@ class Policy:
         Raises CorftError when a camera is missing or a shape differs.
         """
         state = np.asarray(state, np.float64)
-        stacked = self._stack(images, state, instructions)
-        tokens, text = self._encode(stacked, list(instructions))
-        encoded = torch.from_numpy(self.bundle.statistics.encode_state(state)).to(self.device)
+        observation = self.observation(images, state, instructions)
         if generator is not None and generator.device != self.device:
             generator = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
         selection = replace(self.bundle.config.selection, samples=self.samples)
         choice = choose_chunk(
-            self.bundle.actor, self.bundle.critic, Observation(tokens, text, encoded), selection, generator,
-            self._encoded_plan(plan, state), frozen,
+            self.bundle.actor, self.bundle.critic, observation, selection, generator, self._encoded_plan(plan, state),
+            frozen,
         )
         actions = self.bundle.statistics.decode_actions(choice.chunk.cpu().numpy(), state)
         return ChunkPrediction(actions, choice.value.double().cpu().numpy(), choice.steps.double().cpu().numpy())
+
+    def observation(
+        self, images: Mapping[str, NDArray[np.uint8]], state: NDArray[np.floating], instructions: Sequence[str]
+    ) -> Observation:
+        """What the experts see of B observations, see :meth:`act`."""
+        tokens, text = self._encode(self._stack(images, state, instructions), list(instructions))
+        return Observation(tokens, text, torch.from_numpy(self.bundle.statistics.encode_state(state)).to(self.device))
 
     def _encoded_plan(self, plan: NDArray[np.floating] | None, state: NDArray) -> Tensor | None:
         if plan is None:

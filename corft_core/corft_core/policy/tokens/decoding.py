@@ -55,16 +55,17 @@ def autoregressive(model: TokenTransformer, observation: Tensor, count: int | No
 
 @torch.no_grad()
 def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = None, window: int = 0,
-           most_forwards: int = 0, noise: Tensor | None = None) -> Decoded:
+           most_forwards: int = 0, noise: Tensor | None = None, count: int | None = None) -> Decoded:
     """Exactly what :func:`autoregressive` gives, in fewer passes where guesses are good.
 
     guess (B, length): first guesses, for example the last chunk's tokens shifted by the steps executed since; zeros
     when None. window: tokens worked on at a time, 0 = all. most_forwards: give up after so many passes, 0 = never.
+    count: only the first so many tokens, None = all.
     """
-    batch, length = len(observation), model.length
+    batch, length = len(observation), count or model.length
     device = observation.device
     window = length if window <= 0 else min(window, length)
-    tokens = torch.zeros((batch, length), dtype=torch.long, device=device) if guess is None else guess.clone()
+    tokens = observation.new_zeros((batch, model.length), dtype=torch.long) if guess is None else guess.clone()
     cache = model.new_cache(observation)
     fixed = torch.zeros(batch, dtype=torch.long, device=device)
     ahead = torch.zeros_like(fixed)
@@ -72,7 +73,7 @@ def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = 
     forwards = 0
     while int(fixed.min()) < length:
         if most_forwards and forwards == most_forwards:
-            return Decoded(tokens, forwards, ahead, complete=False)
+            return Decoded(tokens[:, :length], forwards, ahead, complete=False)
         # A row that is done, or near its end, works on its last token again: equal inputs, equal answers.
         places = fixed[:, None] + offsets
         inside = places < length
@@ -86,20 +87,20 @@ def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = 
         ahead += right
         fixed = (fixed + (right + 1).clamp_max(window)).clamp_max(length)
         forwards += 1
-    return Decoded(tokens, forwards, ahead)
+    return Decoded(tokens[:, :length], forwards, ahead)
 
 
 @torch.no_grad()
 def jacobi_bidirectional(model: TokenTransformer, observation: Tensor, guess: Tensor | None = None, window: int = 0,
-                         most_forwards: int = 0, noise: Tensor | None = None) -> Decoded:
+                         most_forwards: int = 0, noise: Tensor | None = None, count: int | None = None) -> Decoded:
     """PD-VLA's own mode: within the window every position sees all the others. Not the autoregressive result.
 
     A window is done when a pass changes nothing; without a cap at most `window` passes each.
     """
-    batch, length = len(observation), model.length
+    batch, length = len(observation), count or model.length
     device = observation.device
     window = length if window <= 0 else min(window, length)
-    tokens = torch.zeros((batch, length), dtype=torch.long, device=device) if guess is None else guess.clone()
+    tokens = observation.new_zeros((batch, model.length), dtype=torch.long) if guess is None else guess.clone()
     cache = model.new_cache(observation)
     ahead = torch.zeros(batch, dtype=torch.long, device=device)
     forwards, complete = 0, True
@@ -109,7 +110,7 @@ def jacobi_bidirectional(model: TokenTransformer, observation: Tensor, guess: Te
         seen = torch.full_like(positions, end)
         for _ in range(end - start):
             if most_forwards and forwards == most_forwards:
-                return Decoded(tokens, forwards, ahead, complete=False)
+                return Decoded(tokens[:, :length], forwards, ahead, complete=False)
             logits = model.extend(cache, observation, tokens, positions, seen)
             said = best_token(logits if noise is None else logits + noise[:, start:end])
             forwards += 1
@@ -120,4 +121,4 @@ def jacobi_bidirectional(model: TokenTransformer, observation: Tensor, guess: Te
                 break
         else:
             complete = False
-    return Decoded(tokens, forwards, ahead, complete)
+    return Decoded(tokens[:, :length], forwards, ahead, complete)

@@ -66,13 +66,19 @@ class TokenHead(Head):
             (len(context), self.model.length, self.config.vocabulary), self.config.temperature, generator, embedding)
         guess = None if plan is None else self.tokenizer.encode(plan).repeat_interleave(samples, 0)
         self.decoded = self._decode(context, guess, noise)
-        return self.tokenizer.decode(self.decoded.tokens).unflatten(0, (-1, samples))
+        chunks = self.tokenizer.decode(self.decoded.tokens)
+        missing = self.horizon - chunks.shape[1]
+        if missing:
+            chunks = torch.cat([chunks, chunks[:, -1:].expand(-1, missing, -1)], 1)
+        return chunks.unflatten(0, (-1, samples))
 
     def _decode(self, context: Tensor, guess: Tensor | None, noise: Tensor | None) -> Decoded:
+        steps = min(self.config.steps, self.horizon) if self.per_step else 0
+        count = steps * self.action_dim or None
         if self.config.decoder == "autoregressive":
-            return autoregressive(self.model, context, noise=noise)
+            return autoregressive(self.model, context, count, noise)
         decode = jacobi if self.config.decoder == "jacobi" else jacobi_bidirectional
-        return decode(self.model, context, guess, self.config.window, self.config.most_forwards, noise)
+        return decode(self.model, context, guess, self.config.window, self.config.most_forwards, noise, count)
 
     def _inconsistency(self, embedding: Tensor, tokens: Tensor, mask: Tensor,
                        generator: torch.Generator | None) -> Tensor:
