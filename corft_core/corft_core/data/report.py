@@ -19,6 +19,8 @@ from corft_core.data.episode import Episode
 
 GAP_PERIODS = 1.8
 """An interval this much longer than the median counts as a gap."""
+EVENT_TYPES = ("corft_msgs/msg/EpisodeEvent", "std_msgs/msg/String")
+"""Have no rate."""
 _LISTED_GAPS = 100
 _BINS = 240
 CLOSED = 0.5
@@ -53,7 +55,7 @@ class StreamMeter:
     def to_dict(self, start_ns: int, bin_ns: int, bins: int) -> dict[str, Any]:
         """Figures and timeline (``bins`` of ``bin_ns`` from ``start_ns``); gaps and drops of periodic streams only."""
         result: dict[str, Any] = {"topic": self.topic, "type": self.kind, "messages": len(self.stamps_ns)}
-        if self._intervals_ns:
+        if self._intervals_ns and self.kind not in EVENT_TYPES:
             intervals = np.array(self._intervals_ns) * 1e-9
             median = float(np.median(intervals))
             result |= {"rate_hz": round(len(intervals) / float(intervals.sum()), 3),
