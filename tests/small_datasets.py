@@ -38,7 +38,7 @@ def demonstration(number: int, steps: int = 30, success: bool = True, instructio
     random = np.random.default_rng(number)
     joints = len(CONTRACT.robot.joints)
     reach = random.uniform(0.3, 0.6, joints)
-    start = random.normal(0, 0.05, joints)
+    start = np.where(np.arange(joints) < 2, 0.0, CONTRACT.robot.home_rad) + random.normal(0, 0.05, joints)
     way = np.sin(np.pi * np.arange(steps + 1) / steps)[:, None]
     arm = start + reach * way
     opening = np.where(np.abs(np.arange(steps) - steps / 2) < steps / 4, 0.0, 1.0)[:, None]

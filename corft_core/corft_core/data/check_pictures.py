@@ -134,14 +134,17 @@ def block_shift(one: Grey, other: Grey) -> NDArray[np.float64] | None:
     """
     whole = _correlate(one, other)[0].round()
     guesses = [np.zeros(2)] if np.hypot(*whole) < SHIFT_PX else [np.zeros(2), whole]
+    best: NDArray[np.float64] | None = None
+    most = MIN_VOTES - 1
     for guess in guesses:
         right, down = guess.astype(int)
         votes = _votes(one, np.roll(other, (-down, -right), axis=(0, 1)), int(np.abs(guess).max()))
-        centre = np.median(votes, axis=0) if len(votes) >= MIN_VOTES else np.zeros(2)
-        agree = np.hypot(*(votes - centre).T) < 1.0
-        if len(votes) >= MIN_VOTES and agree.mean() >= 0.5:
-            return np.asarray(votes[agree].mean(axis=0) + guess)
-    return None
+        if not len(votes):
+            continue
+        agree = np.hypot(*(votes - np.median(votes, axis=0)).T) < 1.0
+        if agree.mean() >= 0.5 and agree.sum() > most:
+            best, most = votes[agree].mean(axis=0) + guess, int(agree.sum())
+    return best
 
 
 def _votes(one: Grey, other: Grey, margin: int) -> NDArray[np.float64]:

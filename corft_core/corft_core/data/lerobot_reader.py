@@ -63,7 +63,7 @@ class EpisodeDataset:
         if stored.exists():
             contract = Contract.load(stored)
         elif contract is None:
-            raise DatasetError(f"{folder} has no {fmt.CONTRACT_PATH}; give the robot's contract as well")
+            raise DatasetError(f"{folder} has no {fmt.CONTRACT_PATH}; give the robot's contract as well (--contract FILE)")
         missing = [key for key in (fmt.STATE, fmt.ACTION, *(fmt.image_key(c.name) for c in contract.cameras))
                    if key not in info["features"]]
         if missing:
