@@ -10,13 +10,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rclpy
 from corft_msgs.msg import ActionChunk, ExecutionStatus
-from ros.graph import CONTRACT, PATIENCE_S, call, running, spin_until
+from ros.graph import CONTRACT, PATIENCE_S, running, spin_until
 from ros.tiny_policy import make_tiny_checkpoint
 from std_srvs.srv import Trigger
 
@@ -47,11 +48,11 @@ def launched(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             process.wait(PATIENCE_S)
 
 
-def alive(pids: list[int]) -> list[int]:
+def alive(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_a_trial_runs_in_a_namespace_a_killed_node_returns_and_ctrl_c_ends_everything(
+def test_a_trial_runs_in_a_namespace_killed_nodes_return_and_ctrl_c_ends_everything(
         rclpy_context: None, checkpoint: Path, tmp_path: Path) -> None:
     node = rclpy.create_node("bringup_test", namespace="/left")
     chunks: list[ActionChunk] = []
@@ -59,38 +60,60 @@ def test_a_trial_runs_in_a_namespace_a_killed_node_returns_and_ctrl_c_ends_every
     node.create_subscription(ActionChunk, "action_chunk", chunks.append, 10)
     node.create_subscription(ExecutionStatus, "execution_status", lambda status: states.add(status.state), 10)
 
+    def pids() -> dict[str, int]:
+        """The newest process of every node."""
+        return {name: int(pid) for name, pid in re.findall(
+            r"\[(\w+)-\d+\]: process started with pid \[(\d+)\]", log.read_text())}
+
+    def trial(scene: str) -> dict[str, Any]:
+        chunks.clear()
+        states.clear()
+        out.unlink(missing_ok=True)
+        program = subprocess.Popen(["ros2", "run", "corft", "evaluate_live", "--scenes", scene, "--timeout", "2",
+                                    "--out", str(out), "--ros-args", "-r", "__ns:=/left"])
+        spin_until(node, lambda: program.poll() is not None, "evaluate_live", 2 * PATIENCE_S)
+        assert program.returncode == 0
+        (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+        assert ExecutionStatus.EXECUTING in states, "the executor followed the chunks"
+        return row
+
+    manager = node.create_client(Trigger, "lifecycle_manager/is_active")
+
     def active() -> bool:
-        return bool(call(node, Trigger, "lifecycle_manager/is_active", Trigger.Request()).success)
+        """Asked anew after a while: a request to a manager that was killed is never answered."""
+        future, deadline_s = manager.call_async(Trigger.Request()), time.monotonic() + 2.0
+        while not future.done() and time.monotonic() < deadline_s:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        answer = future.result() if future.done() else None
+        return answer is not None and bool(answer.success)
 
     log, out = tmp_path / "launch.log", tmp_path / "results.jsonl"
     with running("cell_node", {"real_time_factor": 1.0}, namespace="/left"), \
             launched(log, f"checkpoint:={checkpoint}", "use_sim_time:=true", "namespace:=left",
                      "torch_threads:=1") as launch:
         spin_until(node, active, "the graph", 2 * PATIENCE_S)
-        trial = subprocess.Popen(["ros2", "run", "corft", "evaluate_live", "--scenes", "ind/0", "--timeout", "2",
-                                  "--out", str(out), "--ros-args", "-r", "__ns:=/left"])
-        spin_until(node, lambda: trial.poll() is not None, "evaluate_live", 2 * PATIENCE_S)
-        assert trial.returncode == 0
-        (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+        row = trial("ind/0")
         assert (row["scene_id"], row["success"], row["outcome"]) == ("ind/0", False, "timeout")
         assert row["chunks"] == len(chunks) >= 2 and row["latency_p50_s"] > 0
         assert row["instruction"] == "pick up the red cube and put it in the bin"
-        assert ExecutionStatus.EXECUTING in states, "the executor followed the chunks"
 
-        pids = {name: int(pid) for name, pid in re.findall(
-            r"\[(\w+)-\d+\]: process started with pid \[(\d+)\]", log.read_text())}
-        os.kill(pids["camera_node"], signal.SIGKILL)
-        spin_until(node, lambda: "camera_node came back unconfigured" in log.read_text(), "the respawned camera_node")
-        spin_until(node, active, "the graph after the crash")
+        before = pids()
+        for name in ("camera_node", "policy_node", "executor_node", "lifecycle_manager"):
+            os.kill(before[name], signal.SIGKILL)
+        spin_until(node, lambda: all(pids()[name] != pid for name, pid in before.items()), "all to be started anew")
+        spin_until(node, active, "the graph after the crash", 3 * PATIENCE_S)
+        states.clear()
+        spin_until(node, lambda: bool(states), "the executor's status")
+        assert states == {ExecutionStatus.DISABLED}, "until the operator enables it again"
+        assert trial("ind/1")["outcome"] == "timeout"
 
-        pids |= {f"{name} again": int(pid) for name, pid in re.findall(
-            r"\[(\w+)-\d+\]: process started with pid \[(\d+)\]", log.read_text())}
+        every = {int(pid) for pid in re.findall(r"process started with pid \[(\d+)\]", log.read_text())}
         launch.send_signal(signal.SIGINT)
         assert launch.wait(PATIENCE_S) == 0
     deadline_s = time.monotonic() + PATIENCE_S
-    while alive(list(pids.values())) and time.monotonic() < deadline_s:
+    while alive(every) and time.monotonic() < deadline_s:
         time.sleep(0.1)
-    assert not alive(list(pids.values()))
+    assert not alive(every)
     assert "SIGKILL" not in log.read_text()
 
 
