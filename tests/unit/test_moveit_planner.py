@@ -224,13 +224,6 @@ class RobotTrajectory:
         self.positions = np.array([point.positions for point in source.points])
         np.testing.assert_allclose(robot_state.q, self.positions[0])
 
-    def apply_totg_time_parameterization(self, velocity_scaling_factor: float, acceleration_scaling_factor: float, *,
-                                         path_tolerance: float = 0.1, resample_dt: float = 0.1,
-                                         min_angle_change: float = 0.001) -> bool:
-        assert path_tolerance == 0.01 and resample_dt == 0.02
-        self.path = MODEL.time_parametrise(self.positions, None, velocity_scaling_factor, acceleration_scaling_factor)
-        return True
-
     def get_robot_trajectory_msg(self, joint_filter: list[str] = ()) -> Any:  # type: ignore[assignment]
         assert self.path is not None
         points = []
@@ -409,7 +402,7 @@ def test_failed_plans_are_planned_again(planner: MotionPlanner) -> None:
         planner.plan(HOME, HOME + SIDE)
 
 
-def test_timing_is_totg_at_rest_and_topp_ra_in_motion(planner: MotionPlanner) -> None:
+def test_timing_begins_at_rest_or_in_motion(planner: MotionPlanner) -> None:
     waypoints = HOME + np.linspace(0, 0.5, 6)[:, None]
     resting = planner.time_parametrise(waypoints)
     np.testing.assert_allclose(resting.positions[-1], waypoints[-1], atol=1e-6)
@@ -454,7 +447,7 @@ def test_spheres_and_meshes_reach_moveit(planner: MotionPlanner, tmp_path: Path)
         assert isinstance(shape, Triangles)
         np.testing.assert_allclose(np.max(shape.vertices_m, axis=0), 0.1, atol=1e-6)
         assert len(shape.faces) == 4
-    with pytest.raises(PlanningError, match="absent.stl cannot be read"):
+    with pytest.raises(PlanningError, match=r"absent\.stl cannot be read"):
         planner.set_scene([SceneObject("part", Mesh(tmp_path / "absent.stl"))])
 
 

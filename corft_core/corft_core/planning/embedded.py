@@ -23,6 +23,7 @@ from corft_core.planning.interface import (
     check_pose,
     check_within,
     collision_spacing,
+    curve_of,
     densify,
 )
 from corft_core.trajectory import JointPath
@@ -272,14 +273,7 @@ class EmbeddedPlanner:
                          np.maximum(np.minimum(high, np.maximum(start, goal) + 2 * np.pi), start)])
 
     def _curve_is_valid(self, path: JointPath, bounds: Array) -> bool:
-        """Whether the cubic through the path's points keeps the bounds and is free."""
-        if len(path.times_s) == 1:
-            return True
-        curve = np.array([path.sample(time)[0] for time in _between(path.times_s)])
+        """Whether the path keeps the bounds and is free."""
+        curve = curve_of(path)
         inside = np.all(curve >= bounds[0] - 1e-4) and np.all(curve <= bounds[1] + 1e-4)
         return bool(inside) and self.first_collision(curve) is None
-
-
-def _between(times: Array) -> Array:
-    """The times with each interval halved."""
-    return np.sort(np.concatenate([times, (times[1:] + times[:-1]) / 2]))

@@ -263,6 +263,20 @@ def densify(waypoints: Array, spacing: float | Array) -> tuple[Array, Array]:
     return np.concatenate([waypoints[:1], inner]), np.concatenate([[0], segments])
 
 
+def curve_of(path: JointPath) -> Array:
+    """Positions (M, J) along a path, at its points and half-way between them."""
+    return path.sample(np.sort(np.concatenate([path.times_s, (path.times_s[1:] + path.times_s[:-1]) / 2])))[0]
+
+
+def thinned(positions: Array, spacing_rad: float) -> Array:
+    """Those of ``positions`` (N, J) that are at least ``spacing_rad`` apart in some joint, both ends included."""
+    kept = [positions[0]]
+    for point in positions[1:-1]:
+        if np.max(np.abs(point - kept[-1])) >= spacing_rad and np.max(np.abs(point - positions[-1])) >= spacing_rad:
+            kept.append(point)
+    return np.stack([*kept, positions[-1]])
+
+
 def check_within(q: Array, limits: Array, names: Sequence[str], what: str) -> None:
     """Raise PlanningError naming each joint of ``q`` (J,) outside ``limits`` (2, J)."""
     outside = [f"{name} = {value:.4f} rad, allowed {low:.4f} to {high:.4f}"

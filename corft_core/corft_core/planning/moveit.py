@@ -19,6 +19,7 @@ import numpy as np
 
 from corft_core.contract import Contract
 from corft_core.planning import moveit_messages as messages
+from corft_core.planning import timing
 from corft_core.planning.description import RobotDescription, resolve_description, with_tool_frame
 from corft_core.planning.interface import (
     COLLISION_STEP_RAD,
@@ -31,7 +32,9 @@ from corft_core.planning.interface import (
     check_scene,
     check_within,
     collision_spacing,
+    curve_of,
     densify,
+    thinned,
 )
 from corft_core.planning.moveit_config import moveit_config
 from corft_core.trajectory import JointPath
@@ -40,7 +43,7 @@ _NODE = "moveit_py"   # also the name under which MoveItPy files its parameters
 _PLAN_ATTEMPTS = 5    # about 1 plan in 10 near an obstacle fails its own validation
 _IK_TIMEOUT_S = 0.05
 _ROUNDING_RAD = 1e-6
-_TOTG_PATH_TOLERANCE_RAD, _TOTG_STEP_S = 0.01, 0.02
+_SPACINGS_RAD = (0.1, 0.03)   # of MoveIt's waypoints that the timed spline goes through
 
 
 def require_moveit() -> None:
@@ -212,32 +215,24 @@ class MoveItPlanner:
                 if not response:
                     reason = f"MoveIt's error code is {response.error_code.val}"
                     continue
-                path = messages.joint_path(response.trajectory.get_robot_trajectory_msg(), self.joint_names)
-                if np.any(path.positions < low) or np.any(path.positions > high):
-                    reason = "every plan comes too near to a position limit"
-                elif self.first_collision(path.positions) is not None:
-                    reason = "every plan grazes an obstacle between its waypoints"
-                else:
-                    return path
+                found = messages.joint_path(response.trajectory.get_robot_trajectory_msg(), self.joint_names)
+                for spacing_rad in _SPACINGS_RAD:
+                    path = self.time_parametrise(thinned(found.positions, spacing_rad), None, velocity_scale,
+                                                 acceleration_scale)
+                    curve = curve_of(path)
+                    if np.any(curve < low) or np.any(curve > high):
+                        reason = "every plan comes too near to a position limit"
+                    elif self.first_collision(curve) is not None:
+                        reason = "every plan grazes an obstacle between its waypoints"
+                    else:
+                        return path
         raise PlanningError(f"no plan from start to goal in {_PLAN_ATTEMPTS} attempts: {reason}")
 
     def time_parametrise(self, waypoints: Array, start_velocity: Array | None = None, velocity_scale: float = 1.0,
                          acceleration_scale: float = 1.0) -> JointPath:
-        """TOTG through ``waypoints`` (N, J) from rest to rest, cutting corners by at most 0.01 rad. TOTG can't start in
-        motion: with a ``start_velocity`` TOPP-RA does it, as in the embedded planner. Raises PlanningError."""
-        waypoints = check_path(waypoints, self.joint_names, "waypoints")
-        if len(waypoints) == 1 or (start_velocity is not None and np.any(start_velocity)):
-            from corft_core.planning.timing import time_parametrise
-
-            return time_parametrise(self.joint_names, waypoints, self._contract.limits, start_velocity, velocity_scale,
-                                    acceleration_scale)
-        with self._lock:
-            trajectory = self._trajectory(messages.trajectory(self.joint_names, waypoints), waypoints[0])
-            if not trajectory.apply_totg_time_parameterization(
-                    float(velocity_scale), float(acceleration_scale), path_tolerance=_TOTG_PATH_TOLERANCE_RAD,
-                    resample_dt=_TOTG_STEP_S):
-                raise PlanningError(f"MoveIt found no timing for the path through {len(waypoints)} waypoints")
-            return messages.joint_path(trajectory.get_robot_trajectory_msg(), self.joint_names)
+        """As the embedded planner does it: MoveIt's TOTG starts at rest and knows no jerk. Raises PlanningError."""
+        return timing.time_parametrise(self.joint_names, waypoints, self._contract.limits, start_velocity,
+                                       velocity_scale, acceleration_scale)
 
     def execute(self, path: JointPath) -> bool:
         """Execute a discrete motion (home, approach, recover), blocking; whether it succeeded. Not for chunks: each

@@ -86,10 +86,8 @@ class MotionBounds:
                 if key not in inward:
                     inward[key] = self._chain.towards_tip(joints[other], joints[body], points[other])
                 seen = np.minimum(seen, inward[key])
-            for joint in only_mine:
-                index = self._chain.velocity_index(joint)
-                moved[index] = seen[index]
-        return moved
+            moved[only_mine] = seen[only_mine]
+        return self._chain.by_variable(moved)
 
 
 class _Chain:
@@ -97,49 +95,56 @@ class _Chain:
 
     def __init__(self, model: Any):
         self._model = model
-        data = model.createData()
-        pin.computeJointJacobians(model, data, pin.neutral(model))
         self._axes: list[tuple[Array, bool]] = [(np.zeros(3), False)]   # by joint: direction, whether it turns
-        for joint in range(1, model.njoints):
-            column = pin.getJointJacobian(model, data, joint, pin.ReferenceFrame.LOCAL)[:, self.velocity_index(joint)]
-            turns = bool(np.linalg.norm(column[3:]) > 0.5)
-            self._axes.append((column[3:] if turns else column[:3], turns))
+        self._rates = [0.0]   # by joint: its own motion for a unit of its variable
+        for joint in list(model.joints)[1:]:
+            data = joint.createData()
+            joint.calc(data, pin.neutral(model))
+            column = np.asarray(data.S).ravel()   # of a mimic: times its multiplier
+            rate = float(np.linalg.norm(column))
+            turns = bool(np.any(column[3:]))
+            direction = column[3:] if turns else column[:3]
+            self._axes.append((direction / rate if rate > 0 else np.array([0.0, 0.0, 1.0]), turns))
+            self._rates.append(rate)
 
-    def velocity_index(self, joint: int) -> int:
-        return int(self._model.joints[joint].idx_v)
+    def by_variable(self, moved: Array) -> Array:
+        """(J,) of values by joint: those of mimics are added to their source's."""
+        result = np.zeros(self._model.nv)
+        for joint in range(1, self._model.njoints):
+            result[self._model.joints[joint].idx_v] += self._rates[joint] * moved[joint]
+        return result
 
     def supports(self, joint: int) -> list[int]:
         """Joints from the root to ``joint``."""
         return [k for k in self._model.supports[joint] if k > 0]
 
     def towards_root(self, joint: int, points: Array) -> Array:
-        """(J,): reach of ``points`` (N, 3), fixed to ``joint``, from the axis of each joint that carries them."""
-        reach = np.zeros(self._model.nv)
+        """By joint: reach of ``points`` (N, 3), fixed to ``joint``, from the axis of each joint that carries them."""
+        reach = np.zeros(self._model.njoints)
         while joint > 0:
-            radius, cloud = self._swept(joint, points, 1.0)
-            reach[self.velocity_index(joint)] = radius
+            reach[joint], cloud = self._swept(joint, points)
             points = _moved(self._model.jointPlacements[joint], cloud)
             joint = self._model.parents[joint]
         return reach
 
     def towards_tip(self, joint: int, tip: int, points: Array) -> Array:
-        """(J,): the same from the axes of the joints after ``joint`` up to ``tip``, as their bodies see ``points``."""
-        reach = np.full(self._model.nv, np.inf)
+        """By joint: the same from the axes after ``joint`` up to ``tip``, as the bodies there see ``points``."""
+        reach = np.full(self._model.njoints, np.inf)
         path = [joint, *(k for k in self.supports(tip) if k not in self.supports(joint))]
         for _, child in pairwise(path):
             points = _moved(self._model.jointPlacements[child].inverse(), points)
-            radius, points = self._swept(child, points, -1.0)
-            reach[self.velocity_index(child)] = radius
+            reach[child], points = self._swept(child, points)
         return reach
 
-    def _swept(self, joint: int, points: Array, sign: float) -> tuple[float, Array]:
+    def _swept(self, joint: int, points: Array) -> tuple[float, Array]:
         """Distance that ``points`` move for a unit of the joint, and points around all that the joint can make of
         them: a cylinder's rims, or the points moved to both ends of a slide."""
         axis, turns = self._axes[joint]
         if not turns:
-            index = int(self._model.joints[joint].idx_q)
-            ends = self._model.lowerPositionLimit[index], self._model.upperPositionLimit[index]
-            return 1.0, np.concatenate([points + sign * end * axis for end in ends])
+            model = self._model.joints[joint]
+            ends = self._model.lowerPositionLimit[model.idx_q], self._model.upperPositionLimit[model.idx_q]
+            farthest = self._rates[joint] * max(map(abs, ends)) + abs(getattr(model.extract(), "offset", 0.0))
+            return 1.0, np.concatenate([points + farthest * axis, points - farthest * axis])
         along = points @ axis
         radius = float(np.max(np.linalg.norm(points - along[:, None] * axis, axis=1)))
         first = np.cross(axis, np.eye(3)[np.argmin(np.abs(axis))])
