@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from corft_core.contract import Contract
 from corft_core.execution.chunk import Chunk
 from corft_core.execution.command import Command
-from corft_core.execution.executor import ChunkExecutor
+from corft_core.execution.executor import REST_RAD_S, ChunkExecutor
 from corft_core.execution.options import ExecutorOptions
 from corft_core.execution.reasons import Reason, Refusal, RefusedError
 from corft_core.execution.schedule import GripperSchedule
@@ -26,6 +26,8 @@ from corft_core.planning.interface import MotionPlanner, PlanningError
 from corft_core.trajectory import JointPath
 
 REANCHOR_RAD = 0.05
+SETTLED_RAD = 0.01  # an arm that stands so close to its command stands where the controller holds it
+SETTLE_NS = 200_000_000
 MOVE_SCALE = 0.5
 MoveKind = Literal["home", "park", "approach", "recover"]
 
@@ -73,6 +75,7 @@ class Supervisor:
         self._gripper = GripperSchedule()
         self._measured: Measured | None = None
         self._move: tuple[MoveKind, NDArray[np.float64] | None] | None = None
+        self._settling = False  # after a jump of a simulation's clock, until the arm stands
         self._ended: Command | None = None  # the chunk whose end without a successor was reported
 
     def restart(self, now_ns: int) -> None:
@@ -84,7 +87,7 @@ class Supervisor:
             self.executor.reset(now_ns)
             self.enabled = False
             self._clock_watch = ClockWatch(self._simulated)
-            self._measured, self._move, self._ended = None, None, None
+            self._measured, self._move, self._ended, self._settling = None, None, None, False
             self._gripper.clear()
 
     def chunk(self, chunk: Chunk, now_ns: int) -> Command | Refusal:
@@ -159,6 +162,8 @@ class Supervisor:
         """To be called some 20 times a second, also when nothing arrives: clock, stale inputs, chunks that end."""
         with self.lock:
             self._check_clock(now_ns)
+            if self._settling:
+                self._settle(now_ns)
             was_stale, self.stale = self.stale, self._watchdog.stale(now_ns, self._measured)
             running = self.executor.running
             if self.stale is not None and was_stale is None and not self.executor.at_rest(now_ns):
@@ -323,6 +328,8 @@ class Supervisor:
             raise RefusedError(Reason.DISABLED, "the executor is disabled; call ~/enable with data: true")
         if self._move is not None:
             raise RefusedError(Reason.BUSY, f"the arm is about to move: {self._move[0]}")
+        if self._settling:
+            raise RefusedError(Reason.CLOCK_JUMP, "the clock jumped; chunks are taken again when the arm stands")
         for fault in self.faults.values():
             raise RefusedError(fault.reason, fault.message)
         stale = self._watchdog.stale(now_ns, self._measured)
@@ -341,16 +348,32 @@ class Supervisor:
         reason = Refusal(Reason.CLOCK_JUMP, f"the clock went {'back' if by_ns < 0 else 'forward'} "
                                             f"{abs(by_ns) * 1e-9:.2f} s at once")
         self._measured = None
+        self.executor.clock_jumped(by_ns, now_ns)
         if self._simulated:
-            self._forget(reason, now_ns)
+            # Reset, or only late? If only late, the controller goes on with what it has: wait until that is over.
+            self._settling = True
+            self._gripper.clear()
+            self._move = None
+            self._report("waiting until the arm rests", reason)
         else:
-            self.executor.clock_jumped(by_ns, now_ns)
             self.stop(reason, now_ns)
         return True
+
+    def _settle(self, now_ns: int) -> None:
+        """After a jump of a simulation's clock: chunks again once the arm stands, from where it stands."""
+        measured = self._measured
+        if (measured is None or not self.executor.at_rest(now_ns - SETTLE_NS)
+                or np.max(np.abs(measured.velocity)) > REST_RAD_S):
+            return
+        self._settling = False
+        commanded = self.executor.commanded_state(now_ns)
+        if commanded is None or np.max(np.abs(measured.position - commanded.position)) > SETTLED_RAD:
+            self.executor.reset(now_ns)
 
     def _forget(self, reason: Refusal, now_ns: int) -> None:
         """A simulation was reset: nothing that runs or is scheduled means anything now."""
         self.executor.reset(now_ns)
+        self._settling = False
         self._gripper.clear()
         self._move = None
         self._report("starting anew from the measured position", reason)
