@@ -92,6 +92,7 @@ class EpisodeCutter:
         self._hidden: EpisodeSpan | None = None  # runs, but is left out or begins inside a stretch to skip
         self._skipping = False
         self._ended_early = False
+        self._skipped_to_ns = 0
         self._count = 0
 
     def push(self, stamp_ns: int, message: Any) -> None:
@@ -139,6 +140,7 @@ class EpisodeCutter:
             self.current = span
 
     def _leave_skipped(self, stamp_ns: int) -> None:
+        self._skipped_to_ns = stamp_ns
         hidden = self._hidden
         if hidden is not None and not hidden.reason and hidden.outcome == "unfinished":
             hidden.start_ns = max(stamp_ns, hidden.start_ns)
@@ -151,6 +153,8 @@ class EpisodeCutter:
         if span is None:
             self.ignored += 1
             return
+        if self._ended_early and span.outcome == "unfinished" and stamp_ns <= self._skipped_to_ns:
+            span.reason = ""  # it ends with the stretch
         if kind == DISCARD or (kind != STOP and span.outcome == "unfinished"):
             span.outcome = _OUTCOMES[kind]
         if span.end_ns is None:

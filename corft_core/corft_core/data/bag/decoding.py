@@ -29,11 +29,18 @@ class BagMessage:
     ``message`` are views into the block of the file that the message came with: copy what is kept for long.
     """
 
-    __slots__ = ("_data", "_message", "_reader", "receive_ns", "topic")
+    __slots__ = ("_data", "_message", "_reader", "receive_ns")
 
     def __init__(self, reader: TopicReader, receive_ns: int, data: bytes | memoryview) -> None:
-        self.topic, self.receive_ns = reader.topic, receive_ns
-        self._reader, self._data, self._message = reader, data, None
+        self._reader = reader
+        self.receive_ns = receive_ns
+        self._data = data
+        self._message: Any = None
+
+    @property
+    def topic(self) -> str:
+        """The topic's full name."""
+        return self._reader.topic
 
     @property
     def type(self) -> str:
@@ -43,9 +50,10 @@ class BagMessage:
     @property
     def data(self) -> memoryview:
         """The serialised message (CDR), decompressed, not copied."""
-        if self._data[:4] == _ZSTD_MAGIC:
-            self._data = self._reader.decompressed(self._data)
-        return memoryview(self._data)
+        data = self._data
+        if data and data[0] == _ZSTD_MAGIC[0] and data[:4] == _ZSTD_MAGIC:
+            data = self._data = self._reader.decompressed(data)
+        return memoryview(data)
 
     @property
     def header_ns(self) -> int | None:

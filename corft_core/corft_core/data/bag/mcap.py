@@ -148,7 +148,10 @@ class McapStorage:
                     break
                 op, length = _RECORD.unpack_from(head)
                 end = place + _RECORD.size + length
-                idle = 0 if op in (MESSAGE, CHUNK) else idle + 1
+                if op == MESSAGE and chunk is None and end <= self._size:
+                    run, idle, place = self._add_message(run, place, head, end), 0, end
+                    continue
+                idle = 0 if op == CHUNK else idle + 1
                 if idle > _MAX_IDLE:
                     self._ending = f"without messages from byte {place} on"
                     break
@@ -160,6 +163,7 @@ class McapStorage:
                 if op != MESSAGE_INDEX and chunk is not None:
                     self._close_chunk(chunk)
                     chunk = None
+                    continue
                 if op == CHUNK:
                     run, chunk = None, self._open_chunk(place, length, head)
                     self.blocks.append(chunk)
@@ -170,8 +174,6 @@ class McapStorage:
                         raise Broken("a record longer than the file")
                     self._ending = f"cut off at byte {place}: all before that was read"
                     break
-                elif op == MESSAGE:
-                    run = self._add_message(run, place, head, end)
                 elif op in (SCHEMA, CHANNEL):
                     self._names.learn(op, self._record(place, length))
                 elif op == MESSAGE_INDEX:

@@ -74,13 +74,14 @@ class Bag:
 
         def load(item: tuple[Storage, Block]) -> list[BagMessage]:
             storage, block = item
+            nonlocal delivered
             mine = readers[storage]
-            return [BagMessage(mine[key], time_ns, data) for time_ns, key, data in storage.load(block, mine)]
+            rows = storage.load(block, mine)
+            delivered += len(rows)
+            return [BagMessage(mine[key], time_ns, data) for time_ns, key, data in rows]
 
         for run in self._runs(blocks):
-            for message in merged(run, lambda item: item[1].start_ns, load):
-                delivered += 1
-                yield message
+            yield from merged(run, lambda item: item[1].start_ns, load)
         if blocks and not delivered:
             raise BagError(f"{self.path}: no message of {', '.join(sorted(topics))} can be read. "
                            + " ".join(self.notes))

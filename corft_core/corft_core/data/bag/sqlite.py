@@ -59,7 +59,8 @@ class SqliteStorage:
     def load(self, block: SqliteBlock, wanted: Collection[int]) -> list[Row]:
         """Rows of ``block`` of the ``wanted`` topics, by time."""
         query = ("SELECT timestamp, topic_id, data FROM messages WHERE id BETWEEN ? AND ? "
-                 f"AND topic_id IN ({','.join(str(key) for key in wanted)})")
+                 f"AND topic_id IN ({','.join(str(key) for key in wanted)}) "
+                 "AND typeof(timestamp) = 'integer' AND timestamp >= 0 AND typeof(data) = 'blob'")
         try:
             rows = self._db.execute(query, (block.place, block.last)).fetchall()
         except (sqlite3.Error, OverflowError):
@@ -69,10 +70,11 @@ class SqliteStorage:
                     rows += self._db.execute(query, (key, key)).fetchall()
                 except (sqlite3.Error, OverflowError) as error:
                     self._damage.add(key, str(error), 1)
-        good = [row for row in rows if type(row[0]) is int and row[0] >= 0 and isinstance(row[2], bytes)]
-        if len(good) < len(rows):
-            self._damage.add(block.place, "rows without time or content", len(rows) - len(good))
-        return in_order(good)
+        else:
+            lost = sum(count for key, count in block.counts.items() if key in wanted) - len(rows)
+            if lost:
+                self._damage.add(block.place, "rows without time or content", lost)
+        return in_order(rows)
 
     def _read_connections(self) -> dict[int, Connection]:
         definitions: dict[str, tuple[str, bool]] = {}
@@ -98,8 +100,8 @@ class SqliteStorage:
     def _read_blocks(self) -> list[SqliteBlock]:
         """Blocks of about a MiB, from one pass over the table that doesn't touch the messages' content."""
         try:
-            total = self._db.execute("SELECT count(*) FROM messages").fetchone()[0]
-            rows = max(1, _BLOCK_BYTES * total // self._size)
+            newest = self._db.execute("SELECT max(id) FROM messages").fetchone()[0] or 0
+            rows = max(1, _BLOCK_BYTES * newest // self._size)
             query = ("SELECT id / ?, topic_id, count(*), min(timestamp), max(timestamp), min(id), max(id) "
                      "FROM messages GROUP BY 1, 2 ORDER BY 1")
             entries: Any = self._db.execute(query, (rows,)).fetchall()

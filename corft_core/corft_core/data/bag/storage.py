@@ -158,10 +158,9 @@ def merged(blocks: Sequence[T], start_of: Callable[[T], int], load: Callable[[T]
     waiting: list[Any] = []
     by_time = attrgetter("receive_ns")
     for block in sorted(blocks, key=start_of):
-        if waiting:
-            due = bisect_left(waiting, start_of(block), key=by_time)
-            yield from waiting[:due]
-            waiting = waiting[due:]
+        due = bisect_left(waiting, start_of(block), key=by_time)
+        yield from waiting[:due]
+        waiting = waiting[due:]
         rows = load(block)
         waiting = sorted(waiting + rows, key=by_time) if waiting else rows
     yield from waiting
