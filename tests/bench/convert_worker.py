@@ -1,4 +1,4 @@
-"""Processes of `bench_convert`, each with its own memory: ours, the floor, the peer's writer. One JSON line each."""
+"""Processes of `bench_convert` and `bench_read`, each with its own memory. Each prints one line of JSON."""
 
 from __future__ import annotations
 
@@ -103,10 +103,31 @@ def peer(source: str, out: str, rate_hz: int) -> float:
     return time.perf_counter() - began
 
 
+def read(folder: str, batches: list[list[int]], chunk: int) -> float:
+    """Median seconds of a batch by LeRobotDataset: both cameras now and a chunk later, state, the chunk of actions."""
+    from peer_environment import define_torchvision_operators
+
+    define_torchvision_operators()
+    import torch
+    from ledataset.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
+
+    torch.set_num_threads(1)
+    meta = LeRobotDatasetMetadata("bench/read", root=folder)
+    deltas = {key: [0.0, chunk / meta.fps] for key in meta.camera_keys}
+    deltas["action"] = [step / meta.fps for step in range(chunk)]
+    dataset = LeRobotDataset("bench/read", root=folder, delta_timestamps=deltas, video_backend="pyav")
+    took = []
+    for rows in batches:
+        began = time.perf_counter()
+        torch.utils.data.default_collate([dataset[row] for row in rows])
+        took.append(time.perf_counter() - began)
+    return float(np.median(took))
+
+
 def main() -> None:
     """``<name> <JSON list of arguments>``."""
     cpu_s = time.process_time()
-    seconds = {"ours": ours, "floor": floor, "peer": peer}[sys.argv[1]](*json.loads(sys.argv[2]))
+    seconds = {"ours": ours, "floor": floor, "peer": peer, "read": read}[sys.argv[1]](*json.loads(sys.argv[2]))
     cpu_s = time.process_time() - cpu_s
     status = Path("/proc/self/status").read_text()
     peak_mb = int(status.split("VmHWM:")[1].split()[0]) / 1024
