@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class Calibration:
     offset: Array
 
     @classmethod
-    def of(cls, joints: tuple[str, ...], sources: dict[str, JointSource]) -> Calibration:
+    def of(cls, joints: tuple[str, ...], sources: Mapping[str, JointSource]) -> Calibration:
         """For the contract's ``joints``; those without an entry in ``sources`` are taken as they are."""
         found = [sources.get(joint, JointSource()) for joint in joints]
         return cls(joints, tuple(source.name or joint for joint, source in zip(joints, found, strict=True)),

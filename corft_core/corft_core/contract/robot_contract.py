@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +103,8 @@ class Contract:
         """Index of the gripper opening in the action vector, None without gripper."""
         return None if self.gripper is None else len(self.action_names) - 1
 
-    @property
-    def streams(self) -> dict[str, AnyStream]:
+    @cached_property
+    def streams(self) -> Mapping[str, AnyStream]:
         """All streams by name: those of ``streams:`` that this robot has, cameras, extra observations."""
         own = {name: getattr(self, name) for name in _STREAMS if getattr(self, name) is not None}
         return own | {c.name: c for c in self.cameras} | {extra.name: extra for extra in self.observations}
@@ -114,11 +116,6 @@ class Contract:
 
     def stream(self, name: str) -> AnyStream:
         """The stream called ``name``, see `streams`. Raises KeyError."""
-        if name in _STREAMS:
-            found = getattr(self, name)
-            if found is None:
-                raise KeyError(name)
-            return found
         return self.streams[name]
 
     def calibration(self, name: str) -> Calibration:
@@ -126,11 +123,14 @@ class Contract:
 
         Its joints are `joint_names`, ``robot.joints`` and the gripper's joint, in this order. Raises KeyError.
         """
-        stream = self.stream(name)
-        if not isinstance(stream, Stream) or name == "episode_event":
-            raise KeyError(name)
-        joints = {"joint_state": self.joint_names, "arm_command": self.robot.joints}.get(name, self.joint_names[-1:])
-        return Calibration.of(joints, dict(stream.joints))
+        return self._calibrations[name]
+
+    @cached_property
+    def _calibrations(self) -> dict[str, Calibration]:
+        joints = {"joint_state": self.joint_names, "arm_command": self.robot.joints,
+                  "gripper_command": self.joint_names[-1:]}
+        return {name: Calibration.of(joints[name], stream.joints) for name, stream in self.streams.items()
+                if isinstance(stream, Stream) and name in joints}
 
     @classmethod
     def load(cls, path: str | Path) -> Contract:

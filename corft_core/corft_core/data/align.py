@@ -73,7 +73,8 @@ class Aligner:
         self._gripper = HeldCommands(history_ns)
         self._readers = {name: make_reader(contract, name) for name in contract.streams
                          if name != "episode_event" and name not in self._cameras}
-        self._sizes = ({"joint_state": len(contract.joint_names)}
+        arm = len(contract.action_names) - (contract.action_gripper is not None)
+        self._sizes = ({"joint_state": len(contract.joint_names), "arm_command": arm}
                        | {extra.name: len(extra.fields) for extra in contract.observations})
         self._lock = threading.Lock()
 
@@ -204,7 +205,7 @@ class Aligner:
 
     def _checked(self, name: str, value: Any) -> Any:
         """``value``, which counts as final, if it has the stream's form."""
-        if isinstance(value, np.ndarray) and name not in ("arm_command", "gripper_command"):
+        if isinstance(value, np.ndarray) and name != "gripper_command":
             camera = self._cameras.get(name)
             shape = (*camera.size, 3) if isinstance(camera, CameraStream) else (self._sizes[name],)
             if value.shape != shape or (camera is not None and value.dtype != np.uint8):
