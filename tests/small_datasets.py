@@ -69,16 +69,10 @@ def _riding(arm: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return _noisy(np.stack([wide[y : y + SIZE[0], x : x + SIZE[1]] for x, y in places]), random)
 
 
-@cache
-def _noise() -> np.ndarray:
-    return np.random.default_rng(7).normal(0, 4, (2 * SIZE[0], SIZE[1], 3)).round().astype(np.int16)
-
-
 def _noisy(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Frames with a camera's noise, another in each."""
-    tops = random.integers(0, SIZE[0], len(frames))
-    noise = np.stack([_noise()[top : top + SIZE[0]] for top in tops])
-    return np.clip(frames + noise, 0, 255).astype(np.uint8)
+    noise = random.integers(-7, 8, frames.shape, np.int8)
+    return np.clip(frames.astype(np.int16) + noise, 0, 255).astype(np.uint8)
 
 
 def write(folder: Path, episodes: list[Episode], **options: Any) -> Path:

@@ -34,7 +34,8 @@ SHIFT_PX = 1.5
 BLOCKS = 6
 TEXTURE = 4.0
 """A block with less deviation of its grey levels cannot be matched."""
-CLEAR_PEAK = 0.2
+SMOOTH_PX2 = 40.0
+"""Low pass of the match: fine patterns that stay where they are on the sensor (noise, JPEG blocks) count little."""
 MIN_VOTES = 3
 
 
@@ -129,37 +130,37 @@ def moved(camera: str, firsts: list[Grey], lasts: list[Grey]) -> Iterator[Findin
 def block_shift(one: Grey, other: Grey) -> NDArray[np.float64] | None:
     """(right, down) in pixels by which the background of grey ``other`` (H, W) lies off ``one``; None when unclear.
 
-    Blocks with texture vote; what moved in the scene is a minority. None without a majority. A shift too large for a
-    block is taken from the whole picture first.
+    Blocks vote with the weight of their match, which is high where the same thing is seen in both: objects that were
+    moved lose. None without a majority. The vote is repeated with the second picture moved back by its first result.
     """
-    whole = _correlate(one, other)[0].round()
-    guesses = [np.zeros(2)] if np.hypot(*whole) < SHIFT_PX else [np.zeros(2), whole]
-    best: NDArray[np.float64] | None = None
-    most = MIN_VOTES - 1
-    for guess in guesses:
-        right, down = guess.astype(int)
-        votes = _votes(one, np.roll(other, (-down, -right), axis=(0, 1)), int(np.abs(guess).max()))
-        if not len(votes):
-            continue
-        agree = np.hypot(*(votes - np.median(votes, axis=0)).T) < 1.0
-        if agree.mean() >= 0.5 and agree.sum() > most:
-            best, most = votes[agree].mean(axis=0) + guess, int(agree.sum())
-    return best
+    shift = _vote(one, other)
+    if shift is None or np.hypot(*shift) < SHIFT_PX:
+        return shift
+    right, down = shift.round().astype(int)
+    again = _vote(one, np.roll(other, (-down, -right), axis=(0, 1)), int(max(abs(right), abs(down))))
+    return shift if again is None else again + np.array([right, down])
 
 
-def _votes(one: Grey, other: Grey, margin: int) -> NDArray[np.float64]:
-    """Shifts (B, 2) of the blocks with texture; ``margin`` pixels at the borders are left out."""
+def _vote(one: Grey, other: Grey, margin: int = 0) -> NDArray[np.float64] | None:
+    """The shift that the blocks agree on; ``margin`` pixels at the borders are left out."""
     height, width = one.shape
     rows, columns = height // BLOCKS * 2, width // BLOCKS * 2  # blocks overlap by half
-    votes = []
+    votes, weights = [], []
     for top in range(margin, height - rows - margin + 1, rows // 2):
         for left in range(margin, width - columns - margin + 1, columns // 2):
             a, b = (p[top : top + rows, left : left + columns] for p in (one, other))
             if min(a.std(), b.std()) >= TEXTURE:
-                shift, height_of_peak = _correlate(a, b)
-                if height_of_peak > CLEAR_PEAK:
-                    votes.append(shift)
-    return np.array(votes).reshape(-1, 2)
+                shift, match = _correlate(a, b)
+                votes.append(shift)
+                weights.append(match**4)
+    if len(votes) < MIN_VOTES:
+        return None
+    cast, weight = np.array(votes), np.array(weights)
+    near = np.hypot(*(cast[:, None] - cast[None]).transpose(2, 0, 1)) < 1.0
+    chosen = near[int((near @ weight).argmax())]
+    if chosen.sum() < MIN_VOTES or weight[chosen].sum() < 0.5 * weight.sum():
+        return None
+    return np.asarray(weight[chosen] @ cast[chosen] / weight[chosen].sum())
 
 
 def _correlate(one: Grey, other: Grey) -> tuple[NDArray[np.float64], float]:
@@ -167,7 +168,7 @@ def _correlate(one: Grey, other: Grey) -> tuple[NDArray[np.float64], float]:
     rows, columns = one.shape
     window = np.outer(np.hanning(rows), np.hanning(columns))
     cross = np.conj(np.fft.rfft2((one - one.mean()) * window)) * np.fft.rfft2((other - other.mean()) * window)
-    smooth = np.exp(-8.0 * (np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.rfftfreq(columns)[None] ** 2))
+    smooth = np.exp(-SMOOTH_PX2 * (np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.rfftfreq(columns)[None] ** 2))
     surface = np.fft.irfft2(cross / (np.abs(cross) + 1e-9) * smooth, s=(rows, columns))
     peak = np.unravel_index(int(surface.argmax()), surface.shape)
     shift = []
