@@ -45,7 +45,7 @@ def robot(gripper: bool, **changes: Any) -> dict[str, Any]:
 
 
 def write(path: Path, contract: Contract, numbers: dict[str, Any], storage: StoragePlugin) -> Path:
-    """A bag of 3 s with pictures at 20 Hz and, at 50 Hz, what each topic's function of time [s] and stamp [ns] makes."""
+    """A bag of 3 s with pictures at 20 Hz and, at 50 Hz, what each topic's function of time and stamp makes."""
     with Writer(path, version=9, storage_plugin=storage) as writer:
         camera = contract.cameras[0]
         makers = numbers | {camera.topic: lambda time_s, stamp: BUILD.image(stamp, square(camera.size))}
