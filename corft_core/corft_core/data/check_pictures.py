@@ -112,19 +112,20 @@ def moved(camera: str, firsts: list[Grey], lasts: list[Grey]) -> Iterator[Findin
         return  # rides on the arm, or shows too little to say
     shifts = [block_shift(firsts[0], picture) for picture in firsts]
     known = np.array([shift for shift in shifts if shift is not None])
-    if len(known) < 2:
+    if len(known) < 0.7 * len(shifts):
         return
     usual = np.median(known, axis=0)
+    remedy = ("a few pixels ruin a policy: fix the camera, compare with the first picture, record these or the others "
+              "again")
     for episode, shift in enumerate(shifts):
         if shift is None:
+            yield Finding("warning", "camera_moved", "the background does not match that of most other episodes: moved "
+                          "far, covered, or another scene", remedy, episode, 0, camera)
             continue
         off = shift - usual
-        size = float(np.hypot(*off))
-        if size >= SHIFT_PX:
+        if (size := float(np.hypot(*off))) >= SHIFT_PX:
             yield Finding("warning", "camera_moved", f"the background is shifted by ({off[0]:+.1f}, {off[1]:+.1f}) "
-                          "pixels (right, down) against most other episodes", "a few pixels ruin a policy: fix the "
-                          "camera, compare with the first picture, record these or the others again",
-                          episode, 0, camera, size)
+                          "pixels (right, down) against most other episodes", remedy, episode, 0, camera, size)
 
 
 def block_shift(one: Grey, other: Grey) -> NDArray[np.float64] | None:
