@@ -13,7 +13,9 @@ import importlib.util
 import sys
 import threading
 import types
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -31,6 +33,7 @@ from corft_core.planning import (
     Triangles,
     make_planner,
     pose_matrix,
+    resolve_description,
 )
 from corft_core.planning.embedded import EmbeddedPlanner
 from corft_core.planning.interface import MotionPlanner
@@ -41,6 +44,8 @@ CELL = Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell"
 CONTRACT = Contract.load(CELL / "contract.yaml")
 NAMES = CONTRACT.robot.joints
 HOME = np.array(CONTRACT.robot.home_rad)
+DESCRIPTION = resolve_description(CONTRACT.robot.description)
+LINKS = DESCRIPTION.links(with_collision=True)
 SIDE = np.array([0.9, 0, 0, 0, 0, 0, 0])
 POST = SceneObject("post", Box((0.1, 0.1, 0.8)), pose_matrix([0.37, 0.0, 0.4]))
 
@@ -72,6 +77,12 @@ MeshMessage = message("Mesh", triangles=list, vertices=list)
 CollisionObject = message("CollisionObject", {"ADD": b"\0", "REMOVE": b"\1"}, header=Header, id=str, primitives=list,
                           primitive_poses=list, meshes=list, mesh_poses=list, operation=bytes)
 Attached = message("AttachedCollisionObject", link_name=str, object=CollisionObject, touch_links=list)
+State = message("RobotState", is_diff=bool, attached_collision_objects=list)
+World = message("PlanningSceneWorld", collision_objects=list)
+Entry = message("AllowedCollisionEntry", enabled=list)
+Matrix = message("AllowedCollisionMatrix", entry_names=list, entry_values=list)
+PlanningScene = message("PlanningScene", is_diff=bool, world=World, robot_state=State,
+                        allowed_collision_matrix=Matrix)
 Duration = message("Duration", sec=int, nanosec=int)
 Point = message("JointTrajectoryPoint", positions=list, velocities=list, accelerations=list, effort=list,
                 time_from_start=Duration)
@@ -131,6 +142,7 @@ class RobotState:
 class AllowedCollisionMatrix:
     def __init__(self, names: list[str], default_entry: bool = False) -> None:
         assert default_entry
+        assert all(type(name) is str for name in names)
         self.names, self.forbidden = set(names), set()
 
     def set_entry(self, name1: str, name2: str, allowed: bool) -> None:
@@ -143,6 +155,9 @@ class Scene:
 
     def __init__(self) -> None:
         self.world: dict[str, SceneObject] = {}
+        self.others: list[SceneObject] = []   # put there by RViz or another node
+        self.allowed: set[frozenset[str]] = set()
+        self._seen: list[int] | None = None
         self.attached: dict[str, SceneObject] = {}
         self._state = RobotState({})
         self.open = 0
@@ -186,8 +201,32 @@ class Scene:
 
     def _pairs(self, state: RobotState) -> list[tuple[str, str]]:
         assert self.open
-        MODEL.set_scene([*self.world.values(), *state.attached.values()])
-        return MODEL.in_collision(state.q)
+        objects = [*self.world.values(), *self.others, *state.attached.values()]
+        if [id(item) for item in objects] != self._seen:
+            MODEL.set_scene(objects)
+            self._seen = [id(item) for item in objects]
+        return [pair for pair in MODEL.in_collision(state.q) if frozenset(pair) not in self.allowed]
+
+    def knows_frame_transform(self, frame_id: str) -> bool:
+        assert self.open
+        return frame_id in {*self.world, *self.attached, *(item.name for item in self.others)}
+
+    @property
+    def planning_scene_message(self) -> Any:
+        """A copy, as the real one hands out."""
+        assert self.open
+        message = PlanningScene()
+        message.world.collision_objects = [CollisionObject(id=name) for name in
+                                           [*self.world, *(item.name for item in self.others)]]
+        message.robot_state.attached_collision_objects = [Attached(object=CollisionObject(id=name))
+                                                          for name in self.attached]
+        links = [*LINKS]
+        disabled = {frozenset((item.get("link1"), item.get("link2")))
+                    for item in ElementTree.fromstring(DESCRIPTION.srdf).findall("disable_collisions")} | self.allowed
+        names = sorted({*links, *(name for pair in disabled for name in pair)})
+        message.allowed_collision_matrix = Matrix(entry_names=names, entry_values=[
+            Entry(enabled=[frozenset((a, b)) in disabled for b in names]) for a in names])
+        return message
 
     def is_state_colliding(self, robot_state: RobotState, joint_model_group_name: str, verbose: bool = False) -> bool:
         assert joint_model_group_name == "arm"
@@ -277,8 +316,17 @@ class MoveItPy:
         assert config_dict is not None and config_dict["planning_pipelines"]["pipeline_names"] == ["ompl"]
         self.scene, self.plans, self.events, self.executing = Scene(), 0, [], threading.Lock()
         self.monitor = SimpleNamespace(read_only=lambda: Block(self.scene, False),
-                                       read_write=lambda: Block(self.scene, True))
+                                       read_write=lambda: Block(self.scene, True),
+                                       new_planning_scene_message=self._update)
         MoveItPy.made.append(self)
+
+    def _update(self, scene: Any) -> None:
+        assert not self.scene.open, "new_planning_scene_message takes the lock that the block holds"
+        assert scene.is_diff and scene.robot_state.is_diff
+        matrix = scene.allowed_collision_matrix
+        assert all(len(row.enabled) == len(matrix.entry_names) for row in matrix.entry_values)
+        self.scene.allowed = {frozenset((a, b)) for a, row in zip(matrix.entry_names, matrix.entry_values, strict=True)
+                              for b, enabled in zip(matrix.entry_names, row.enabled, strict=True) if enabled}
 
     def get_planning_component(self, planning_component_name: str) -> Component:
         assert planning_component_name == "arm"
@@ -314,7 +362,8 @@ def modules() -> dict[str, types.ModuleType]:
         "moveit.core.collision_detection": {"AllowedCollisionMatrix": AllowedCollisionMatrix,
                                             "CollisionRequest": SimpleNamespace, "CollisionResult": SimpleNamespace},
         "moveit_msgs.msg": {"CollisionObject": CollisionObject, "AttachedCollisionObject": Attached,
-                            "RobotTrajectory": RobotTrajectoryMessage},
+                            "RobotTrajectory": RobotTrajectoryMessage, "PlanningScene": PlanningScene,
+                            "AllowedCollisionEntry": Entry},
         "shape_msgs.msg": {"SolidPrimitive": Primitive, "Mesh": MeshMessage, "MeshTriangle": MeshTriangle},
         "geometry_msgs.msg": {"Pose": Pose, "Point": Vector},
         "trajectory_msgs.msg": {"JointTrajectoryPoint": Point},
@@ -429,6 +478,74 @@ def test_closing_shuts_down_first_and_only_once(planner: MotionPlanner) -> None:
     planner.close()
     assert made.events == ["shutdown"]
     assert planner._moveit is None and planner._component is None  # type: ignore[attr-defined]
+
+
+def test_objects_that_others_put_into_moveits_scene_count_and_stay(planner: MotionPlanner) -> None:
+    scene = MoveItPy.made[-1].scene
+    scene.others = [POST]
+    assert ("panda_hand", "post") in planner.in_collision(HOME)
+    planner.set_scene([SceneObject("box", Box((0.1, 0.1, 0.1)), pose_matrix([2.0, 0.0, 0.0]))])
+    planner.set_scene([])
+    assert scene.others == [POST] and planner.scene == ()
+    assert planner.first_collision(HOME[None]) == 0
+    with pytest.raises(PlanningError, match="MoveIt's scene holds post already, put there by somebody else"):
+        planner.set_scene([POST])
+
+
+def test_our_objects_come_back_when_somebody_replaces_the_scene(planner: MotionPlanner) -> None:
+    planner.set_scene([POST])
+    MoveItPy.made[-1].scene.world.clear()
+    assert planner.first_collision(HOME[None]) == 0
+    assert set(MoveItPy.made[-1].scene.world) == {"post"}
+
+
+def test_objects_may_touch_each_other_where_the_scene_says_so(planner: MotionPlanner) -> None:
+    wall = SceneObject("wall", Box((0.2, 0.2, 0.02)), planner.forward_kinematics(HOME) @ pose_matrix([0, 0, 0.15]))
+    stick = SceneObject("stick", Cylinder(0.01, 0.3), pose_matrix([0, 0, 0.2]), "panda_hand",
+                        ("panda_leftfinger", "panda_rightfinger"))
+    planner.set_scene([wall, stick])
+    assert {frozenset(pair) for pair in planner.in_collision(HOME)} == {frozenset(("stick", "wall"))}
+    planner.set_scene([wall, replace(stick, touch_objects=("wall",))])
+    assert planner.in_collision(HOME) == [] and planner.first_collision(HOME[None]) is None
+    planner.set_scene([wall, stick])
+    assert planner.first_collision(HOME[None]) == 0
+
+
+def test_planned_moves_run_on_moveit_too(planner: MotionPlanner) -> None:
+    from corft_core.planning.moves import home, plan_between, recover
+
+    np.testing.assert_allclose(home(planner, CONTRACT, HOME + SIDE).positions[-1], HOME, atol=1e-6)
+    velocity = np.full(7, 0.2)
+    around = plan_between(planner, HOME, HOME + 0.4, velocity)
+    assert around.velocities is not None
+    np.testing.assert_allclose(around.velocities[0], velocity, atol=1e-9)
+    tool = planner.forward_kinematics(HOME)[:3, 3]
+    planner.set_scene([SceneObject("plate", Box((0.3, 0.3, 0.02)), pose_matrix([tool[0], 0.0, tool[2] - 0.015]))])
+    assert planner.in_collision(HOME) and planner.penetration_m(HOME) is None
+    assert planner.in_collision(recover(planner, HOME).positions[-1]) == []
+
+
+def test_a_moveit_for_another_python_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from corft_core.planning.moveit import require_moveit
+
+    (tmp_path / "moveit").mkdir()
+    (tmp_path / "moveit/core.cpython-35-x86_64-linux-gnu.so").write_text("")
+    for name, module in modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    sys.modules["moveit"].__spec__ = importlib.machinery.ModuleSpec("moveit", None, is_package=True)
+    sys.modules["moveit"].__spec__.submodule_search_locations = [str(tmp_path / "moveit")]
+    with pytest.raises(PlanningError, match="moveit_py is built for another Python"):
+        require_moveit()
+
+
+def test_a_moveit_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from corft_core.planning.moveit import MoveItPlanner
+
+    for name, module in modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    del sys.modules["moveit.planning"].MoveItPy   # type: ignore[attr-defined]
+    with pytest.raises(PlanningError, match=r"cannot be loaded: .*This is NumPy"):
+        MoveItPlanner(CONTRACT, config=CELL / "moveit")
 
 
 def test_spheres_and_meshes_reach_moveit(planner: MotionPlanner, tmp_path: Path) -> None:

@@ -5,13 +5,25 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from corft_core.contract import Contract
-from corft_core.planning import Box, Cylinder, MotionPlanner, PlanningError, SceneObject, make_planner, pose_matrix
+from corft_core.planning import (
+    Box,
+    Cylinder,
+    Mesh,
+    MotionPlanner,
+    PlanningError,
+    SceneObject,
+    Sphere,
+    Triangles,
+    make_planner,
+    pose_matrix,
+)
 from corft_core.planning.process import ProcessPlanner
 
 CELL = Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell"
@@ -73,6 +85,55 @@ def test_forward_kinematics_of_known_poses(planner: MotionPlanner) -> None:
     np.testing.assert_allclose(up[:3, 3], [0.088, 0.0, 0.333 + 0.316 + 0.384 - 0.107 - 0.1034], atol=1e-6)
     np.testing.assert_allclose(up[:3, 2], [0, 0, -1], atol=1e-6)
     np.testing.assert_allclose(planner.forward_kinematics(HOME, "panda_link0"), np.eye(4), atol=1e-9)
+
+
+def test_limits_of_the_description_lie_beyond_the_margin(planner: MotionPlanner) -> None:
+    margin = CONTRACT.limits.position_margin_rad
+    np.testing.assert_allclose(planner.position_limits - planner.hard_limits,
+                               np.broadcast_to([[margin], [-margin]], (2, 7)))
+    assert planner.alive and planner.scene == ()
+
+
+def test_poses_along_a_path_are_those_at_its_points(planner: MotionPlanner) -> None:
+    path = random_configurations(planner, 4)
+    np.testing.assert_allclose(planner.poses(path), [planner.forward_kinematics(q) for q in path], atol=1e-9)
+    np.testing.assert_allclose(planner.poses(path, "panda_link3")[2], planner.forward_kinematics(path[2],
+                                                                                                 "panda_link3"))
+
+
+def test_inverse_kinematics_near_the_seed_finds_small_steps(planner: MotionPlanner) -> None:
+    pose = planner.forward_kinematics(HOME)
+    pose[:3, 3] += (0.01, -0.005, 0.01)
+    found = planner.inverse_kinematics(pose, HOME, near=True)
+    assert found is not None and np.max(np.abs(found - HOME)) < 0.2
+    np.testing.assert_allclose(planner.forward_kinematics(found), pose, atol=2e-4)
+    pose[0, 3] = 2.0
+    assert planner.inverse_kinematics(pose, HOME, near=True) is None
+
+
+def test_every_shape_is_hit_and_its_depth_is_told_or_unknown(planner: MotionPlanner, tmp_path: Path) -> None:
+    at = planner.forward_kinematics(HOME)
+    (tmp_path / "part.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 2 3 4\nf 3 1 4\n")
+    corners = ((0.0, 0.0, 0.0), (0.1, 0.0, 0.0), (0.0, 0.1, 0.0), (0.0, 0.0, 0.1))
+    for shape in (Box((0.1, 0.1, 0.1)), Cylinder(0.05, 0.1), Sphere(0.05), Mesh(tmp_path / "part.obj", (0.1, 0.1, 0.1)),
+                  Triangles(corners, ((0, 2, 1), (0, 1, 3), (1, 2, 3), (2, 0, 3)))):
+        planner.set_scene([SceneObject("thing", shape, at @ pose_matrix([-0.02, -0.02, -0.02]))])
+        assert any("thing" in pair for pair in planner.in_collision(HOME)), shape
+        depth = planner.penetration_m(HOME)
+        assert depth is None or 0.0 < depth < 0.2
+        assert [item.shape for item in planner.scene] == [shape]
+    planner.set_scene([])
+    assert planner.penetration_m(HOME) == 0.0
+
+
+def test_objects_that_may_touch_each_other_do_not_collide(planner: MotionPlanner) -> None:
+    wall = SceneObject("wall", Box((0.2, 0.2, 0.02)), planner.forward_kinematics(HOME) @ pose_matrix([0, 0, 0.15]))
+    stick = SceneObject("stick", Cylinder(0.01, 0.3), pose_matrix([0, 0, 0.2]), "panda_hand",
+                        ("panda_leftfinger", "panda_rightfinger"))
+    planner.set_scene([wall, stick])
+    assert {frozenset(pair) for pair in planner.in_collision(HOME)} == {frozenset(("stick", "wall"))}
+    planner.set_scene([wall, replace(stick, touch_objects=("wall",))])
+    assert planner.in_collision(HOME) == []
 
 
 def test_inverse_kinematics_undoes_forward_kinematics(planner: MotionPlanner) -> None:

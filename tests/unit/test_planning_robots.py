@@ -132,7 +132,8 @@ def test_groups_may_be_joints_links_chains_or_groups() -> None:
 
 
 MESH = """<robot name="r"><link name="a"/><link name="b"><collision><geometry>
-<mesh filename="{}"/></geometry></collision></link><joint name="j" type="revolute"><parent link="a"/><child link="b"/><axis xyz="0 0 1"/>
+<mesh filename="{}"/></geometry></collision></link>
+<joint name="j" type="revolute"><parent link="a"/><child link="b"/><axis xyz="0 0 1"/>
 <limit lower="-1" upper="1" effort="1" velocity="1"/></joint></robot>"""
 
 

@@ -30,12 +30,12 @@ def make_planner(kind: str, contract: Contract, scene: Sequence[SceneObject] | s
                  **options: Any) -> MotionPlanner:
     """The planner ``embedded``, in this process, or ``moveit``, in a process of its own, for a contract's robot.
 
-    ``scene``: objects, or the path of a scene file. ``options`` go to :class:`embedded.EmbeddedPlanner` or
-    :class:`moveit.MoveItPlanner`; the latter needs ``config``, the folder of MoveIt's YAML files, by default ``moveit``
-    beside the scene file. Close the planner when done. Raises PlanningError, also when the planner's libraries aren't
-    installed.
+    ``scene``: objects, or the path of a scene file, corft's or MoveIt's ``.scene``. ``options`` go to
+    :class:`embedded.EmbeddedPlanner` or :class:`moveit.MoveItPlanner`; the latter needs ``config``, the folder of
+    MoveIt's YAML files, by default ``moveit`` beside the scene file. Close the planner when done. Raises PlanningError,
+    also when the planner's libraries aren't installed.
     """
-    objects = load_scene(scene, contract.robot.base_frame) if isinstance(scene, (str, Path)) else list(scene or ())
+    objects = _objects(scene, contract) if isinstance(scene, (str, Path)) else list(scene or ())
     if kind == "moveit":
         from corft_core.planning.moveit import require_moveit
         from corft_core.planning.process import ProcessPlanner
@@ -48,6 +48,13 @@ def make_planner(kind: str, contract: Contract, scene: Sequence[SceneObject] | s
                                 "config/panda_cell/moveit; by default it is the folder moveit beside the scene file")
         return ProcessPlanner(kind, contract, objects, **options)
     return build_planner(kind, contract, objects, options)
+
+
+def _objects(path: str | Path, contract: Contract) -> list[SceneObject]:
+    if Path(path).suffix == ".scene":   # in MoveIt's planning frame
+        return load_scene(path, contract.robot.base_frame,
+                          resolve_description(contract.robot.description).fixed_pose(contract.robot.base_frame))
+    return load_scene(path, contract.robot.base_frame)
 
 
 def build_planner(kind: str, contract: Contract, objects: Sequence[SceneObject],

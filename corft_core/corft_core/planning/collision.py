@@ -64,6 +64,7 @@ class CollisionWorld:
         self._links = {frame.name for frame in model.frames if frame.type == pin.FrameType.BODY}
         self._scratch = _Scratch()
         self.objects: tuple[SceneObject, ...] = ()
+        self._robot_bounds = MotionBounds(model, robot)
         self._world = self._with_objects(())
 
     def set_scene(self, objects: Sequence[SceneObject]) -> None:
@@ -142,7 +143,7 @@ class CollisionWorld:
                     geometry.addCollisionPair(pin.CollisionPair(first, second))
         names = links + [item.name for _, item in placed]
         pairs = tuple((names[pair.first], names[pair.second]) for pair in geometry.collisionPairs)
-        return _World(geometry, pairs, MotionBounds(self._model, geometry))
+        return _World(geometry, pairs, MotionBounds(self._model, geometry, self._robot_bounds))
 
 
 def convex_where_it_is(shape: Any) -> Any:

@@ -73,6 +73,11 @@ class EmbeddedPlanner:
         return self._position_limits.copy()
 
     @property
+    def alive(self) -> bool:
+        """Always: it runs in this process."""
+        return True
+
+    @property
     def hard_limits(self) -> Array:
         """(2, J): lower and upper limits of the URDF."""
         return self._arm.limits.copy()

@@ -114,6 +114,10 @@ class MotionPlanner(Protocol):
         """(2, J): lower and upper limits of the description, drawn in by the contract's ``position_margin_rad``."""
 
     @property
+    def alive(self) -> bool:
+        """Whether the planner can answer: False once the process that it runs in has ended."""
+
+    @property
     def hard_limits(self) -> Array:
         """(2, J): lower and upper limits of the description itself."""
 

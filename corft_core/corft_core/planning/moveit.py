@@ -7,10 +7,12 @@ in it ends the process. ``make_planner("moveit", …)`` therefore runs it in a p
 from __future__ import annotations
 
 import copy
+import importlib.machinery
 import importlib.util
 import itertools
+import logging
+import sys
 import threading
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,21 +41,43 @@ from corft_core.planning.interface import (
 from corft_core.planning.moveit_config import moveit_config
 from corft_core.trajectory import JointPath
 
+logger = logging.getLogger(__name__)
+
 _NODE = "moveit_py"   # also the name under which MoveItPy files its parameters
 _PLAN_ATTEMPTS = 5    # about 1 plan in 10 near an obstacle fails its own validation
-_IK_TIMEOUT_S = 0.05
+_IK_TIMEOUT_S, _IK_NEAR_TIMEOUT_S = 0.05, 0.002
 _ROUNDING_RAD = 1e-6
 _SPACINGS_RAD = (0.1, 0.03)   # of MoveIt's waypoints that the timed spline goes through
 
 
 def require_moveit() -> None:
-    """Raise PlanningError saying what to install when ``moveit_py`` can't be imported."""
+    """Raise PlanningError saying what to install when ``moveit_py`` isn't there, or is there for another Python."""
     missing = [name for name in ("moveit", "moveit_msgs", "shape_msgs") if importlib.util.find_spec(name) is None]
     if missing:
         raise PlanningError(f"planner moveit needs the Python package {', '.join(missing)}, which is not importable "
                             "here. Install it (sudo apt install ros-$ROS_DISTRO-moveit "
                             "ros-$ROS_DISTRO-moveit-py) and source /opt/ros/$ROS_DISTRO/setup.bash, or use "
                             "planner:=embedded.")
+    package = importlib.util.find_spec("moveit")
+    folders = [Path(folder) for folder in (package.submodule_search_locations or ())] if package else []
+    built_for = {file.name for folder in folders for file in folder.glob("*.so")}
+    suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+    if built_for and not any(name.endswith(suffixes) and (".cpython-" not in name or suffixes[0] in name)
+                             for name in built_for):
+        raise PlanningError(f"moveit_py is built for another Python ({', '.join(sorted(built_for))}), this is Python "
+                            f"{sys.version_info.major}.{sys.version_info.minor}: make the virtual environment with the "
+                            "Python of the ROS distribution, or use planner:=embedded.")
+
+
+def _moveit_py() -> Any:
+    """The class MoveItPy. Raises PlanningError when it can't be loaded."""
+    try:
+        from moveit.planning import MoveItPy
+    except ImportError as error:
+        raise PlanningError(f"moveit_py is installed and cannot be loaded: {error}. This is NumPy {np.__version__}; "
+                            "a moveit_py from apt on Ubuntu 24.04 is built for NumPy 1.26. Check with: python3 -c "
+                            "'import moveit.planning', or use planner:=embedded.") from error
+    return MoveItPy
 
 
 class MoveItPlanner:
@@ -68,8 +92,6 @@ class MoveItPlanner:
                  scene: Sequence[SceneObject] = (), gripper_position: float | None = None,
                  joint_state_topic: str | None = None, use_sim_time: bool = False):
         require_moveit()
-        from moveit.planning import MoveItPy
-
         if not isinstance(description, RobotDescription):
             description = resolve_description(description or contract.robot.description)
         self._description = with_tool_frame(description, contract)
@@ -86,7 +108,7 @@ class MoveItPlanner:
         self._position_limits = self._hard_limits + np.array([[margin], [-margin]])
         self._objects: list[SceneObject] = []
         # A name space other than "" keeps MoveItPy from finding its parameters.
-        self._moveit: Any = MoveItPy(node_name=_NODE, name_space="", config_dict=moveit_config(
+        self._moveit: Any = _moveit_py()(node_name=_NODE, name_space="", config_dict=moveit_config(
             contract, config, self._description, joint_state_topic, use_sim_time))
         self._component: Any = self._moveit.get_planning_component(self._group)
         self._monitor: Any = self._moveit.get_planning_scene_monitor()
@@ -102,6 +124,11 @@ class MoveItPlanner:
     def position_limits(self) -> Array:
         """(2, J): limits of the URDF, drawn in by the contract's ``position_margin_rad``."""
         return self._position_limits.copy()
+
+    @property
+    def alive(self) -> bool:
+        """Always: it runs in this process."""
+        return True
 
     @property
     def hard_limits(self) -> Array:
@@ -135,7 +162,8 @@ class MoveItPlanner:
         with self._lock:
             state = self._state(seed)
             target = self._link_pose(state, self._contract.robot.base_frame) @ target
-            if not state.set_from_ik(self._group, messages.pose(target), tip, _IK_TIMEOUT_S):
+            if not state.set_from_ik(self._group, messages.pose(target), tip,
+                                     _IK_NEAR_TIMEOUT_S if near else _IK_TIMEOUT_S):
                 return None
             state.update()
             positions = state.joint_positions
@@ -169,12 +197,27 @@ class MoveItPlanner:
         """Replace all scene objects. Raises PlanningError on duplicate names or unknown links.
 
         Objects with ``touch_links`` are attached to the base link, MoveIt's way to let chosen links touch one object.
+        What others have put into MoveIt's scene stays there, and counts as well.
         """
         check_scene(objects, self._description.links())
+        with self._lock:
+            with self._monitor.read_only() as scene:
+                others = messages.object_names(scene.planning_scene_message) - {item.name for item in self._objects}
+            taken = sorted(others & {item.name for item in objects})
+            if taken:
+                raise PlanningError(f"MoveIt's scene holds {', '.join(taken)} already, put there by somebody else: "
+                                    "give the objects of the scene file other names")
+            self._put(objects)
+
+    def _put(self, objects: Sequence[SceneObject]) -> None:
+        """Replace our objects in MoveIt's scene by ``objects``."""
         base = self._contract.robot.base_frame
         new = [messages.scene_object(item, base) for item in objects]
-        with self._lock, self._monitor.read_write() as scene:
+        with self._monitor.read_write() as scene:
+            present = messages.object_names(scene.planning_scene_message)
             for item in self._objects:
+                if item.name not in present:
+                    continue
                 message, attached = messages.scene_object(item, base, remove=True)
                 if attached is not None:   # detaching puts the object into the world, from where it is removed next
                     scene.process_attached_collision_object(attached)
@@ -185,7 +228,14 @@ class MoveItPlanner:
                 else:
                     scene.apply_collision_object(message)
             scene.current_state.update()
-            self._objects = list(objects)
+            matrix = scene.planning_scene_message.allowed_collision_matrix
+        before, now = _touching(self._objects), _touching(objects)
+        if before or now:
+            messages.allow(matrix, before - now, False)
+            messages.allow(matrix, now, True)
+            # moveit_py hands out copies of the matrix: it is written back as a difference, outside of the lock.
+            self._monitor.new_planning_scene_message(messages.matrix_difference(matrix))
+        self._objects = list(objects)
 
     def plan(self, start: Array, goal: Array, *, velocity_scale: float = 1.0, acceleration_scale: float = 1.0,
              planning_time_s: float = 5.0) -> JointPath:
@@ -294,6 +344,12 @@ class MoveItPlanner:
 
     def _first_hit(self, samples: Array) -> int | None:
         """Index of the first of ``samples`` (M, J) that collides."""
+        with self._monitor.read_only() as scene:
+            lost = [item.name for item in self._objects if not scene.knows_frame_transform(item.name)]
+        if lost:
+            logger.warning("somebody replaced MoveIt's scene, %s is put back. Publish differences (is_diff: true) to "
+                           "keep what is there.", ", ".join(lost))
+            self._put(self._objects)
         state = self._state(samples[0])
         with self._monitor.read_only() as scene:
             for k, q in enumerate(samples):
@@ -307,26 +363,29 @@ class MoveItPlanner:
         """One check a pair: moveit_py does not hand out the contacts of a check."""
         from moveit.core.collision_detection import AllowedCollisionMatrix, CollisionRequest, CollisionResult
 
-        links = self._description.links(with_collision=True)
-        names = [*links, *(item.name for item in self._objects)]
-        pairs = [pair for pair in itertools.combinations(links, 2) if frozenset(pair) not in self._disabled_pairs()]
-        pairs += [(link, item.name) for link in links for item in self._objects if link not in item.touch_links]
-        pairs += [(a.name, b.name) for a, b in itertools.combinations(self._objects, 2)]
+        state = self._state(q)
         request = CollisionRequest()
         request.joint_model_group_name = self._group
-        state = self._state(q)
+        links = self._description.links(with_collision=True)
         found = []
         with self._monitor.read_only() as scene:
-            for pair in pairs:
-                allowed = AllowedCollisionMatrix(names, True)
-                allowed.set_entry(*pair, False)
+            message = scene.planning_scene_message
+            objects = sorted(messages.object_names(message))
+            allowed = messages.allowed_pairs(message.allowed_collision_matrix)
+            for item in self._objects:
+                allowed |= {frozenset((link, item.name)) for link in item.touch_links}
+            for pair in itertools.combinations([*links, *objects], 2):
+                if frozenset(pair) in allowed:
+                    continue
+                matrix = AllowedCollisionMatrix([*links, *objects], True)
+                matrix.set_entry(*pair, False)
                 result = CollisionResult()
-                scene.check_collision(request, result, state, allowed)
+                scene.check_collision(request, result, state, matrix)
                 if result.collision:
                     found.append(pair)
         return sorted(found)
 
-    def _disabled_pairs(self) -> set[frozenset[str]]:
-        root = ElementTree.fromstring(self._description.srdf)
-        return {frozenset((entry.get("link1", ""), entry.get("link2", "")))
-                for entry in root.findall("disable_collisions")}
+
+def _touching(objects: Sequence[SceneObject]) -> set[frozenset[str]]:
+    """Pairs of objects that may touch."""
+    return {frozenset((item.name, other)) for item in objects for other in item.touch_objects}

@@ -59,6 +59,39 @@ def scene_object(item: SceneObject, base_frame: str, remove: bool = False) -> tu
     return message, attached
 
 
+def object_names(scene: Any) -> set[str]:
+    """Names of all objects in a moveit_msgs/PlanningScene, those that links carry included."""
+    return ({item.id for item in scene.world.collision_objects}
+            | {item.object.id for item in scene.robot_state.attached_collision_objects})
+
+
+def allowed_pairs(matrix: Any) -> set[frozenset[str]]:
+    """Pairs that a moveit_msgs/AllowedCollisionMatrix lets touch; the SRDF's are among them in MoveIt's scene."""
+    names = list(matrix.entry_names)
+    return {frozenset((names[i], names[j])) for i, row in enumerate(matrix.entry_values)
+            for j, allowed in enumerate(row.enabled) if allowed and i < j}
+
+
+def allow(matrix: Any, pairs: set[frozenset[str]], allowed: bool) -> None:
+    """Set entries of a moveit_msgs/AllowedCollisionMatrix, which grows as needed."""
+    entry = _ros("moveit_msgs", "AllowedCollisionEntry")
+    rows = {name: list(row.enabled) for name, row in zip(matrix.entry_names, matrix.entry_values, strict=True)}
+    names = [*rows, *sorted({name for pair in pairs for name in pair} - set(rows))]
+    table = [rows.get(name, []) + [False] * (len(names) - len(rows.get(name, []))) for name in names]
+    for first, second in map(sorted, pairs):
+        i, j = names.index(first), names.index(second)
+        table[i][j] = table[j][i] = allowed
+    matrix.entry_names = names
+    matrix.entry_values = [entry(enabled=row) for row in table]
+
+
+def matrix_difference(matrix: Any) -> Any:
+    """moveit_msgs/PlanningScene that changes nothing but the allowed collisions."""
+    message = _ros("moveit_msgs", "PlanningScene")(is_diff=True, allowed_collision_matrix=matrix)
+    message.robot_state.is_diff = True
+    return message
+
+
 def trajectory(names: Sequence[str], positions: Array) -> Any:
     """moveit_msgs/RobotTrajectory of waypoints (N, J) without times."""
     point = _ros("trajectory_msgs", "JointTrajectoryPoint")

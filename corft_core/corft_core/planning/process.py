@@ -84,6 +84,11 @@ class ProcessPlanner:
         return self._limits.copy()
 
     @property
+    def alive(self) -> bool:
+        """Whether the planner's process runs. When it has ended every call raises PlanningError."""
+        return self._process.poll() is None
+
+    @property
     def hard_limits(self) -> Array:
         """(2, J): lower and upper limits of the description."""
         return self._hard_limits.copy()
@@ -165,12 +170,13 @@ class ProcessPlanner:
                     # The answer would arrive in place of the next one, so this process can't be used any more.
                     self._process.kill()
                     raise PlanningError(f"the planner process did not answer {method} within {timeout_s:.0f} s and was "
-                                        "ended; make a new planner")
+                                        "ended; configure the node again (deactivate, cleanup, configure, activate)")
                 answer = json.loads(self._connection.recv_bytes())
             except (OSError, EOFError) as error:
                 code = self._process.wait()
                 raise PlanningError(f"the planner process ended with code {code} during {method}; its messages are "
-                                    "above. Make a new planner.") from error
+                                    "above. Configure the node again (deactivate, cleanup, configure, "
+                                    "activate).") from error
         if "error" in answer:
             raise PlanningError(answer["error"])
         return answer["result"]

@@ -51,17 +51,21 @@ class MotionBounds:
     them no faster than either body's largest distance from the joint's axis; the smaller of both holds.
     """
 
-    def __init__(self, model: Any, geometry: Any):
-        self._chain = _Chain(model)
-        points = [_moved(item.placement, _points(item.geometry)) for item in geometry.geometryObjects]
-        joints = [item.parentJoint for item in geometry.geometryObjects]
-        outward = [self._chain.towards_root(joint, cloud) for joint, cloud in zip(joints, points, strict=True)]
-        self._first = np.array([pair.first for pair in geometry.collisionPairs], dtype=int)
-        self._second = np.array([pair.second for pair in geometry.collisionPairs], dtype=int)
-        inward: dict[tuple[int, int], Array] = {}
-        self.rates = np.zeros((len(self._first), model.nv))
-        for k, (a, b) in enumerate(zip(self._first, self._second, strict=True)):
-            self.rates[k] = self._rate(joints, points, outward, inward, a, b)
+    def __init__(self, model: Any, geometry: Any, robot: MotionBounds | None = None):
+        """``robot``: bounds of the first geometries and pairs, known from before."""
+        self._chain: _Chain = _Chain(model) if robot is None else robot._chain
+        self._points: list[Array] = [] if robot is None else list(robot._points)
+        self._outward: list[Array] = [] if robot is None else list(robot._outward)
+        self._inward: dict[tuple[int, int], Array] = {} if robot is None else dict(robot._inward)
+        self._joints = [item.parentJoint for item in geometry.geometryObjects]
+        for item in list(geometry.geometryObjects)[len(self._points):]:
+            self._points.append(_moved(item.placement, _points(item.geometry)))
+            self._outward.append(self._chain.towards_root(item.parentJoint, self._points[-1]))
+        pairs = [(pair.first, pair.second) for pair in geometry.collisionPairs]
+        self._first, self._second = np.array(pairs, dtype=int).reshape(-1, 2).T
+        known: Array = np.zeros((0, model.nv)) if robot is None else robot.rates
+        new = [self._rate(a, b) for a, b in pairs[len(known):]]
+        self.rates: Array = np.concatenate([known, np.reshape(new, (-1, model.nv))])
         self._margins = np.zeros((geometry.ngeoms, geometry.ngeoms))
 
     def margins(self, deviation: Array) -> Array:
@@ -71,21 +75,19 @@ class MotionBounds:
         self._margins[self._second, self._first] = nearer
         return self._margins
 
-    def _rate(self, joints: list[int], points: list[Array], outward: list[Array],
-              inward: dict[tuple[int, int], Array], a: int, b: int) -> Array:
-        of_a, of_b = self._chain.supports(joints[a]), self._chain.supports(joints[b])
-        moved = np.zeros(len(outward[a]))
-        for body, other in ((a, b), (b, a)):
-            mine, others = (of_a, of_b) if body == a else (of_b, of_a)
+    def _rate(self, a: int, b: int) -> Array:
+        of_a, of_b = self._chain.supports(self._joints[a]), self._chain.supports(self._joints[b])
+        moved = np.zeros(len(self._outward[a]))
+        for body, mine, other, others in ((a, of_a, b, of_b), (b, of_b, a, of_a)):
             only_mine = [joint for joint in mine if joint not in others]
             if not only_mine:
                 continue
-            seen = outward[body].copy()
+            seen = self._outward[body]
             if len(others) == len(mine) - len(only_mine):   # the other body's joint is an ancestor of this one's
-                key = (other, joints[body])
-                if key not in inward:
-                    inward[key] = self._chain.towards_tip(joints[other], joints[body], points[other])
-                seen = np.minimum(seen, inward[key])
+                leaf = self._chain.leaf(self._joints[body])
+                if (other, leaf) not in self._inward:
+                    self._inward[other, leaf] = self._chain.towards_tip(self._joints[other], leaf, self._points[other])
+                seen = np.minimum(seen, self._inward[other, leaf])
             moved[only_mine] = seen[only_mine]
         return self._chain.by_variable(moved)
 
@@ -106,6 +108,8 @@ class _Chain:
             direction = column[3:] if turns else column[:3]
             self._axes.append((direction / rate if rate > 0 else np.array([0.0, 0.0, 1.0]), turns))
             self._rates.append(rate)
+        self._supports = [[k for k in support if k > 0] for support in model.supports]
+        self._children = [list(children) for children in model.children]
 
     def by_variable(self, moved: Array) -> Array:
         """(J,) of values by joint: those of mimics are added to their source's."""
@@ -116,7 +120,13 @@ class _Chain:
 
     def supports(self, joint: int) -> list[int]:
         """Joints from the root to ``joint``."""
-        return [k for k in self._model.supports[joint] if k > 0]
+        return self._supports[joint]
+
+    def leaf(self, joint: int) -> int:
+        """A last joint beyond ``joint``."""
+        while self._children[joint]:
+            joint = self._children[joint][0]
+        return joint
 
     def towards_root(self, joint: int, points: Array) -> Array:
         """By joint: reach of ``points`` (N, 3), fixed to ``joint``, from the axis of each joint that carries them."""
