@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import struct
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from recordings import CONTRACT_FILE, RED, Messages, square
 
 from corft_core.contract import CameraStream, Contract
+from corft_core.data import images
 from corft_core.data.images import ImageDecodeError, camera_image, decode_image, prepare_image
 
 
@@ -206,3 +208,30 @@ def test_shrinking_in_two_passes_is_close_to_averaging_over_areas(camera: Camera
     resized = prepare_image(image, dataclasses.replace(camera, size=(224, 224)))
     reference = cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)
     assert np.abs(resized.astype(int) - reference).mean() < 2.0
+
+
+@pytest.mark.parametrize("crop,size,decoded", [
+    (None, (224, 224), (240, 320)), (None, (60, 80), (60, 80)), (None, (61, 80), (120, 160)), (None, (241, 320), None),
+    ((0, 80, 480, 480), (224, 224), (240, 320)), ((1, 80, 448, 448), (224, 224), None)])
+def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(camera: CameraStream, monkeypatch: pytest.MonkeyPatch,
+                                                            crop: Any, size: Any, decoded: Any) -> None:
+    small = np.random.default_rng(0).integers(0, 255, (24, 32, 3)).astype(np.uint8)
+    message = Messages().image(0, cv2.resize(small, (640, 480), interpolation=cv2.INTER_CUBIC), "jpeg")
+    wanted = dataclasses.replace(camera, crop=crop, size=size)
+    reference = prepare_image(decode_image(message), wanted)
+    sizes = []
+    monkeypatch.setattr(images, "prepare_image",
+                        lambda image, camera: sizes.append(image.shape[:2]) or prepare_image(image, camera))
+    found = camera_image(message, wanted)
+    assert np.abs(found.astype(int) - reference).mean() < 1.5
+    assert sizes == [decoded or (480, 640)]
+
+
+@given(st.binary(max_size=80), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_as_a_compressed_image_are_refused_or_decoded(data: bytes, jpeg: bool) -> None:
+    message = Messages().image(0, square((8, 8)), "jpeg")
+    head = bytes(message.data)[:60] if jpeg else b""
+    message.data = np.frombuffer(head + data, np.uint8)
+    with contextlib.suppress(ImageDecodeError):
+        assert camera_image(message, Contract.load(CONTRACT_FILE).cameras[0]).shape == (128, 128, 3)
