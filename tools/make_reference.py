@@ -34,6 +34,7 @@ DIRECTIVE = re.compile(r"^\{\{(\w+)(?: ([\w ./-]+))?\}\}$", re.MULTILINE)
 # The function that builds a program's parser, called with no arguments on the command line.
 PARSERS = {
     "bag_to_dataset": "main",
+    "dataset": "main",
     "record": "main",
     "trainer": "_arguments",
     "evaluate_live": "_parse",
@@ -131,11 +132,20 @@ def command_line(program: str) -> str:
             function([])
         except _Parser as found:
             parser: argparse.ArgumentParser = found.args[0]
-    rows, usage = [], f"ros2 run corft {program}"
+    verbs = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not verbs:
+        return _arguments(parser, f"ros2 run corft {program}")
+    return "\n\n".join(f"{verb.description}\n\n" + _arguments(verb, f"ros2 run corft {program} {name}")
+                       for name, verb in verbs[0].choices.items())
+
+
+def _arguments(parser: argparse.ArgumentParser, usage: str) -> str:
+    """Usage and table of arguments."""
+    rows = []
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction):
             continue
-        value = action.metavar or action.dest.upper()
+        value = action.metavar or "|".join(map(str, action.choices or ())) or action.dest.upper()
         words = [f"{flag} {value}" if action.nargs != 0 else flag for flag in action.option_strings] or [str(value)]
         repeated = " …" if action.nargs in ("+", "*") else ""
         text = (action.help or "") % {**vars(action), "prog": parser.prog}
