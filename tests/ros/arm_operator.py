@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -129,13 +129,16 @@ def operator_on_a_cell() -> Iterator[Operator]:
 
 
 @contextlib.contextmanager
-def executor_on(operator: Operator, **parameters: Any) -> Iterator[NodeProcess]:
-    """An active executor, not enabled, on the running cell with the arm at home."""
-    assert call(operator, ResetScene, "cell/reset", ResetScene.Request(scene_id="ind/0")).success
+def executor_on(operator: Operator, environment: Mapping[str, str] | None = None, reset: bool = True,
+                **parameters: Any) -> Iterator[NodeProcess]:
+    """An active executor, not enabled; with ``reset`` on the running cell with the arm at home."""
+    if reset:
+        assert call(operator, ResetScene, "cell/reset", ResetScene.Request(scene_id="ind/0")).success
     operator.statuses.clear()
     # A name of its own: discovery keeps the last one's services for a while.
     operator.executors += 1
-    process = NodeProcess("executor_node", {**PARAMETERS, **parameters}, name=operator.arm_node)
+    process = NodeProcess("executor_node", {**PARAMETERS, **parameters}, name=operator.arm_node,
+                          environment=environment)
     try:
         assert change_state(operator, operator.arm_node, CONFIGURE, ACTIVATE) == [True, True]
         spin_until(operator, lambda: operator.chunks.get_subscription_count() == 1, "the executor's subscription")

@@ -26,10 +26,10 @@ ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEA
 
 
 class NodeProcess:
-    """A node of corft run from the sources; its output is kept in a file."""
+    """A node of corft run from the sources; its output is kept in a file. ``environment`` comes on top."""
 
     def __init__(self, module: str, parameters: Mapping[str, Any] | None = None, name: str | None = None,
-                 namespace: str = "") -> None:
+                 namespace: str = "", environment: Mapping[str, str] | None = None) -> None:
         command = [sys.executable, "-m", f"corft.{module}", "--ros-args"]
         for key, value in (parameters or {}).items():
             command += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
@@ -38,12 +38,13 @@ class NodeProcess:
         if namespace:
             command += ["-r", f"__ns:={namespace}"]
         sources = os.pathsep.join([str(ROOT / "corft_core"), str(ROOT / "ros2_ws" / "src" / "corft")])
+        variables = {**os.environ, **(environment or {})}
         self._folder = tempfile.TemporaryDirectory()
         self._log = Path(self._folder.name) / "output"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": sources + os.pathsep + os.environ.get("PYTHONPATH", ""),
+                env={**variables, "PYTHONPATH": sources + os.pathsep + variables.get("PYTHONPATH", ""),
                      "OMP_NUM_THREADS": "1"})
 
     @property
