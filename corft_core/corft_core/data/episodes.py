@@ -67,7 +67,7 @@ class EpisodeSpan:
     number: int = 0
     reason: str = ""
     label: str = ""
-    """The outcome that an episodes file gives it, whatever was recorded."""
+    """The outcome that an episodes file gives it once it has ended, whatever was recorded."""
 
 
 class Edits(Protocol):
@@ -121,7 +121,8 @@ class EpisodeCutter:
         span = self.current or self._hidden
         if span is not None:
             span.closed = True
-            span.outcome = span.label or span.outcome
+            if span.end_ns is not None:
+                span.outcome = span.label or span.outcome
         if self._hidden is not None:
             self._hidden.reason = self._hidden.reason or "excluded: it lies inside an excluded time range"
             self.left_out.append(self._hidden)

@@ -119,8 +119,9 @@ def open_storage(path: Path, scratch: Callable[[], Path], notes: list[Note]) -> 
             plain = scratch() / path.name.removesuffix(".zstd")
             head = _unpack(path, plain, notes)
             if not head:
-                raise BagError(f"{path} cannot be read: nothing could be unpacked of it. Give a file that ros2 bag "
-                               "record wrote")
+                why = f" ({notes.pop().text.split(': ', 1)[1].split(';')[0]})" if notes else ""
+                raise BagError(f"{path} cannot be read: not even its first bytes could be unpacked{why}. Give a file "
+                               "that ros2 bag record wrote")
         if mcap.begins_like(head):
             return McapStorage(plain)
         if head == sqlite.MAGIC:
