@@ -24,6 +24,29 @@ def shifted(actions: Array, by_steps: int) -> Array:
     return np.concatenate([rest, np.repeat(rest[-1:], len(actions) - len(rest), axis=0)])
 
 
+def continued(status: ExecutionStatus, tick_ns: int, step_ns: int, horizon: int) -> tuple[Array, int] | None:
+    """What the arm follows already, as a chunk of ``tick_ns`` would say it, and how much of it is settled.
+
+    (horizon, J [+ 1]) joint positions and opening due at ``tick_ns`` + 1 … steps, the last repeated, and the number of
+    first ones that will be executed whatever comes. Positions are interpolated, openings hold until the next. None when
+    the executor says nothing that reaches back to the chunk's first action.
+    """
+    points = status.committed.points
+    if not points:
+        return None
+    origin_ns = Time.from_msg(status.committed.header.stamp).nanoseconds - tick_ns
+    due_ns = np.array([origin_ns + p.time_from_start.sec * 10**9 + p.time_from_start.nanosec for p in points])
+    wanted_ns = step_ns * np.arange(1, horizon + 1)
+    if due_ns[0] - step_ns > wanted_ns[0]:
+        return None
+    table = np.array([p.positions for p in points])
+    columns = [np.interp(wanted_ns, due_ns, table[:, j]) for j in range(table.shape[1])]
+    if len(status.committed_gripper) == len(points):
+        held = np.maximum(np.searchsorted(due_ns, wanted_ns, side="right") - 1, 0)
+        columns.append(np.array(status.committed_gripper)[held])
+    return np.stack(columns, axis=1), min(int(status.frozen_steps), int(np.sum(wanted_ns <= due_ns[-1])))
+
+
 class ExecutorLink:
     """Follows `execution_status`. All times of receipt are steady seconds."""
 
@@ -59,26 +82,10 @@ class ExecutorLink:
         return ""
 
     def plan(self, tick_ns: int, step_ns: int, horizon: int) -> tuple[Array, int] | None:
-        """What the arm follows already, as a chunk of ``tick_ns`` would say it, and how much of it is settled.
-
-        (horizon, J [+ 1]) joint positions and opening due at ``tick_ns`` + 1 … steps, the last repeated, and the number
-        of first ones that will be executed whatever comes. None when the executor says nothing (see ExecutionStatus).
-        """
-        status = self._status
-        if status is None or not status.committed.points or time.monotonic() - self._heard_s > FRESH_S:
+        """See `continued`; None also when the executor is silent."""
+        if self._status is None or time.monotonic() - self._heard_s > FRESH_S:
             return None
-        points = status.committed.points
-        origin_ns = Time.from_msg(status.committed.header.stamp).nanoseconds - tick_ns
-        due_ns = np.array([origin_ns + p.time_from_start.sec * 10**9 + p.time_from_start.nanosec for p in points])
-        wanted_ns = step_ns * np.arange(1, horizon + 1)
-        if due_ns[0] - step_ns > wanted_ns[0]:
-            return None  # it begins after the chunk's first action: nothing to go on from
-        table = np.array([p.positions for p in points])
-        columns = [np.interp(wanted_ns, due_ns, table[:, j]) for j in range(table.shape[1])]
-        if len(status.committed_gripper) == len(points):
-            held = np.maximum(np.searchsorted(due_ns, wanted_ns, side="right") - 1, 0)
-            columns.append(np.array(status.committed_gripper)[held])
-        return np.stack(columns, axis=1), min(int(status.frozen_steps), int(np.sum(wanted_ns <= due_ns[-1])))
+        return continued(self._status, tick_ns, step_ns, horizon)
 
     def _on_status(self, status: ExecutionStatus) -> None:
         self._status, self._heard_s = status, time.monotonic()
