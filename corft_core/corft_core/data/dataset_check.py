@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from corft_core.data import lerobot_format as fmt
 from corft_core.data.feature_stats import ImageHistogram, vector_statistics
-from corft_core.data.lerobot_reader import DatasetError, EpisodeDataset, read_json
+from corft_core.data.lerobot_meta import DatasetError, read_json
+from corft_core.data.lerobot_reader import EpisodeDataset
 from corft_core.data.video import VideoError, count_frames, decode_frame
 
 # Another machine's numpy may add in another order.

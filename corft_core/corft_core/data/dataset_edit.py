@@ -17,7 +17,8 @@ import numpy as np
 
 from corft_core.contract import Contract
 from corft_core.data import lerobot_format as fmt
-from corft_core.data.lerobot_reader import EpisodeDataset, read_json
+from corft_core.data.lerobot_meta import read_json
+from corft_core.data.lerobot_reader import EpisodeDataset
 from corft_core.data.lerobot_writer import LeRobotWriter, StoredEpisode
 from corft_core.data.store import WriteError, disk_errors, new_dataset
 from corft_core.data.video import VideoError, VideoPiece, codec_name, decode_video, default_codec

@@ -8,7 +8,8 @@ import numpy as np
 
 from corft_core.data import lerobot_format as fmt
 from corft_core.data.check_signals import idle_share
-from corft_core.data.lerobot_reader import EpisodeDataset, read_json
+from corft_core.data.lerobot_meta import read_json
+from corft_core.data.lerobot_reader import EpisodeDataset
 from corft_core.data.video import codec_name
 
 

@@ -1,14 +1,8 @@
-"""Reads a LeRobotDataset v3.0 folder into arrays, and its frames into a memory map decoded once."""
+"""Reads a LeRobotDataset v3.0 folder into arrays."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -17,22 +11,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corft_core.contract import Contract
 from corft_core.data import lerobot_format as fmt
 from corft_core.data.feature_stats import ImageHistogram
+from corft_core.data.frame_cache import decoded_frames
+from corft_core.data.lerobot_meta import DatasetError, read_episodes, read_info, read_json
 from corft_core.data.lerobot_writer import read_column
 from corft_core.data.video import VideoError, VideoPiece, decode_video
-from corft_core.errors import CorftError
-from corft_core.files import FULL_DISK, atomic_folder
 
-logger = logging.getLogger(__name__)
-
-
-class DatasetError(CorftError):
-    """A folder that is not a readable data set."""
+__all__ = ["DatasetError", "EpisodeDataset"]
 
 
 @dataclass(frozen=True)
@@ -58,17 +47,18 @@ class EpisodeDataset:
         Raises DatasetError saying what is missing and which command makes a data set.
         """
         folder = Path(folder)
-        info = _read_info(folder)
+        info = read_info(folder)
         stored = folder / fmt.CONTRACT_PATH
         if stored.exists():
             contract = Contract.load(stored)
         elif contract is None:
-            raise DatasetError(f"{folder} has no {fmt.CONTRACT_PATH}; give the robot's contract as well (--contract FILE)")
+            raise DatasetError(f"{folder} has no {fmt.CONTRACT_PATH}; give the robot's contract as well "
+                               "(--contract FILE)")
         missing = [key for key in (fmt.STATE, fmt.ACTION, *(fmt.image_key(c.name) for c in contract.cameras))
                    if key not in info["features"]]
         if missing:
             raise DatasetError(f"{folder} has no feature {', '.join(missing)}; it has {', '.join(info['features'])}")
-        episodes = _read_episodes(folder)
+        episodes = read_episodes(folder)
         if len(episodes) != info["total_episodes"] or not episodes:
             raise DatasetError(f"{folder}: info.json tells of {info['total_episodes']} episodes, the episodes table "
                                f"of {len(episodes)}")
@@ -239,95 +229,8 @@ class EpisodeDataset:
         return sorted((self.folder / "videos" / fmt.image_key(camera)).rglob("*.mp4"))
 
     def images(self, cache: str | Path | None = None) -> dict[str, NDArray[np.uint8]]:
-        """Frames of all cameras, camera → read-only memory map uint8 (N, H, W, 3).
+        """Frames of all cameras, camera → read-only memory map uint8 (N, H, W, 3), decoded on first use.
 
-        Decoded on first use, one thread a camera, into a folder beside the data set (or ``cache``), named after the
-        content, so that a changed data set is decoded again and an interrupted run leaves nothing behind.
+        Kept beside the data set, or in the folder ``cache``; see `frame_cache`.
         """
-        parent = Path(cache) if cache is not None else self.folder.resolve().parent / ".corft_cache"
-        name = f"{self.folder.resolve().name}-"
-        target = parent / (name + self._content_key())
-        if not target.exists():
-            try:
-                parent.mkdir(parents=True, exist_ok=True)
-                self._decode(target)
-            except PermissionError as error:
-                if cache is not None:
-                    raise
-                fallback = Path(tempfile.gettempdir()) / "corft_cache"
-                logger.warning("%s is not writable (%s), frames are cached in %s", parent, error, fallback)
-                return self.images(fallback)
-            for old in parent.glob(f"{name}{'?' * 16}"):
-                if old != target:
-                    shutil.rmtree(old, ignore_errors=True)
-        return {camera.name: np.load(target / f"{camera.name}.npy", mmap_mode="r", allow_pickle=False)
-                for camera in self.contract.cameras}
-
-    def _decode(self, target: Path) -> None:
-        try:
-            with atomic_folder(target) as temporary, ThreadPoolExecutor(max(1, len(self.contract.cameras))) as pool:
-                for job in [pool.submit(self._decode_camera, c.name, temporary) for c in self.contract.cameras]:
-                    job.result()
-        except OSError as error:
-            if target.exists():  # another process decoded the same content first
-                return
-            if error.errno in FULL_DISK:
-                shapes = [self.info["features"][fmt.image_key(c.name)]["shape"] for c in self.contract.cameras]
-                size_mb = sum(self.num_frames * int(np.prod(shape)) for shape in shapes) / 1e6
-                raise DatasetError(f"no space left in {target.parent} for the decoded frames ({size_mb:.0f} MB). Free "
-                                   "some space, or move the data set to another disk.") from error
-            raise
-
-    def _decode_camera(self, camera: str, folder: Path) -> None:
-        height, width, channels = self.info["features"][fmt.image_key(camera)]["shape"]
-        shape = (self.num_frames, height, width, channels)
-        with (folder / f"{camera}.npy").open("wb") as file:  # a memory map would die of SIGBUS on a full disk
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for frame in self.frames(camera):
-                file.write(frame.tobytes())
-
-    def _content_key(self) -> str:
-        digest = hashlib.sha256((self.folder / fmt.INFO_PATH).read_bytes())
-        for camera in self.contract.cameras:
-            for path in self.video_files(camera.name):
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()[:16]
-
-
-def _read_info(folder: Path) -> dict[str, Any]:
-    path = folder / fmt.INFO_PATH
-    if not path.exists():
-        raise DatasetError(f"{folder} is not a LeRobot v3 data set: there is no {fmt.INFO_PATH}. "
-                           "Make one with: ros2 run corft bag_to_dataset BAG OUT")
-    info = read_json(path)
-    version = info.get("codebase_version") if isinstance(info, dict) else None
-    if version != fmt.CODEBASE_VERSION:
-        raise DatasetError(f"{folder} has codebase_version {version!r}, corft reads {fmt.CODEBASE_VERSION!r}")
-    for key, kind in (("fps", int), ("total_episodes", int), ("total_frames", int), ("features", dict)):
-        if not isinstance(info.get(key), kind) or not info[key]:
-            raise DatasetError(f"{path}: {key} must be a {kind.__name__} and not 0 or empty, got {info.get(key)!r}")
-    return info
-
-
-def _read_episodes(folder: Path) -> list[dict[str, Any]]:
-    """Rows of the episodes table without their statistics, in the order of episode_index."""
-    rows: list[dict[str, Any]] = []
-    try:
-        for path in sorted((folder / "meta/episodes").rglob("*.parquet")):
-            names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
-            rows += pq.read_table(path, columns=names).to_pylist()
-        for row in rows:
-            if not (row["length"] > 0 and row["tasks"] and row["episode_index"] >= 0):
-                raise ValueError(f"row {row}")
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{folder}: the episodes table cannot be read: {error!r}") from error
-    return sorted(rows, key=lambda row: row["episode_index"])
-
-
-def read_json(path: Path) -> Any:
-    """Content of a JSON file of a data set. Raises DatasetError."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
+        return decoded_frames(self, cache)
