@@ -134,16 +134,16 @@ def test_every_command_is_a_motion_within_limits_that_continues_the_last(seed, m
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("block", range(5))
 @pytest.mark.parametrize("mode", CHUNK_MODES)
-def test_ten_thousand_chunks_break_no_limit_and_touch_nothing(mode):
+def test_ten_thousand_chunks_break_no_limit_and_touch_nothing(mode, block):
     outcomes, found = Counter[str](), []
-    for seed in range(100):
+    for seed in range(20 * block, 20 * (block + 1)):
         more, counts = stream(seed, 20, mode=mode, speed_scale=(1.0, 0.5)[seed % 2],
-                              on_collision=ON_COLLISION[seed % 2])
+                              on_collision=ON_COLLISION[seed // 2 % 2])
         found += more
         outcomes += counts
-    print(mode, dict(outcomes), len(found))
-    assert outcomes["chunk"] > 100 and outcomes["chunk cut"] > 10 and outcomes["hold"] > 50
+    assert outcomes["chunk"] > 20 and outcomes["chunk cut"] > 2 and outcomes["hold"] > 10
     assert found == []
 
 

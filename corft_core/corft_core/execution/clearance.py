@@ -118,15 +118,19 @@ def held(start: Array, waypoints: Waypoints, clear: NDArray[np.bool_], press_rad
     return waypoints.first(count).at(np.stack(positions[:count]))
 
 
-def around(start: Array, waypoints: Waypoints, free_count: int, clearance: Clearance, planner: MotionPlanner,
-           step_s: float, time_s: float) -> Waypoints | None:
-    """The waypoints with a planned way from the last of ``free_count`` clear ones to the first later one where the arm
-    may stand, a point every ``step_s``; the gripper waits meanwhile. None when no such way is found in ``time_s``."""
-    begin = start if free_count == 0 else waypoints.positions[free_count - 1]
-    later = [row for row in range(free_count, len(waypoints.due_s)) if clearance.free(waypoints.positions[row])]
-    if not later:
+def around(start: Array, waypoints: Waypoints, clear_count: int, back: int, clearance: Clearance,
+           planner: MotionPlanner, step_s: float, time_s: float) -> Waypoints | None:
+    """The waypoints with a planned way around what is hit after the first ``clear_count``, a point every ``step_s``.
+
+    It leads from ``back`` actions before that to the first later one where the arm may stand; the gripper waits
+    meanwhile. None when no such way is found in ``time_s``.
+    """
+    goal = next((row for row in range(clear_count, len(waypoints.due_s)) if clearance.free(waypoints.positions[row])),
+                None)
+    if goal is None:
         return None
-    goal = later[0]
+    free_count = max(clear_count - back, 0)
+    begin = start if free_count == 0 else waypoints.positions[free_count - 1]
     try:
         path = planner.plan(begin, waypoints.positions[goal], planning_time_s=time_s)
     except PlanningError:

@@ -43,12 +43,15 @@ class PathMaker:
             return command
         hit = command
         count, clear = self._clearance.clear_count(start.position, waypoints.positions)
-        if self.options.on_collision == "replan":
-            way = around(start.position, waypoints, count, self._clearance, self._planner, self.options.knot_s,
+        # What comes so late that the hand-off may pass is worth nothing.
+        until_s = begin_s + 0.8 * self.options.handoff_s
+        for back in (0, 3) if self.options.on_collision == "replan" else ():
+            way = around(start.position, waypoints, count, back, self._clearance, self._planner, self.options.knot_s,
                          self.options.replan_time_s)
-            command = hit if way is None else self._through(replace(draft, replanned=True), start, way, anchor, now_ns)
-            # What comes so late that the hand-off may pass is worth nothing.
-            if isinstance(command, Command) and time.perf_counter() - begin_s < 0.8 * self.options.handoff_s:
+            if way is None or time.perf_counter() > until_s:
+                break
+            command = self._through(replace(draft, replanned=True), start, way, anchor, now_ns)
+            if isinstance(command, Command) and time.perf_counter() < until_s:
                 return command
         for back in (0, 1, 2, 4, 8):  # actions earlier to stop, where stopping at the last clear one is too late
             kept = held(start.position, waypoints, clear, self.options.press_rad, back, hit)

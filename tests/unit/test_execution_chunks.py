@@ -1,0 +1,210 @@
+"""Cartesian chunks, ways around obstacles, robots without a gripper, real-time chunking, and the verifier itself."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corft_core.contract import Contract
+from corft_core.execution import (
+    Chunk,
+    ChunkExecutor,
+    Command,
+    ExecutorOptions,
+    Measured,
+    Reason,
+    Refusal,
+    check_command,
+)
+from corft_core.execution.cartesian import rotation
+from corft_core.planning import Box, SceneObject, make_planner
+from corft_core.trajectory import JointPath
+
+CONTRACT = Contract.load(Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell/contract.yaml")
+NAMES = CONTRACT.robot.joints
+HOME = np.array(CONTRACT.robot.home_rad)
+NOW = 10**12
+STILL = Measured(NOW, HOME, np.zeros(7))
+
+
+@functools.cache
+def planner(obstacle: bool = False):
+    pose = np.eye(4)
+    pose[:3, 3] = (0.335, 0.19, 0.3)
+    return make_planner("embedded", CONTRACT, [SceneObject("post", Box((0.04, 0.04, 0.8)), pose)] if obstacle else [])
+
+
+def joint_chunk(targets: np.ndarray, stamp_ns: int = NOW, **more) -> Chunk:
+    return Chunk(stamp_ns, NAMES, targets, np.ones(len(targets)), 0.1, **more)
+
+
+def tool_chunk(**values) -> Chunk:
+    count = len(next(iter(values.values())))
+    return Chunk(NOW, (), np.zeros((count, 0)), np.ones(count), 0.1, **values)
+
+
+def accepted(executor: ChunkExecutor, chunk: Chunk, now_ns: int = NOW) -> Command:
+    before = executor.running
+    command = executor.accept(chunk, now_ns, STILL)
+    assert isinstance(command, Command), command
+    assert check_command(command, before, executor.limits, planner()) == []
+    return command
+
+
+def test_tool_poses_are_followed_by_the_tool():
+    start = planner().forward_kinematics(HOME)
+    poses = np.repeat(start[None], 10, axis=0)
+    poses[:, 1, 3] += 0.012 * np.arange(1, 11)
+    for row in range(10):
+        poses[row, :3, :3] = rotation(np.array([0.0, 0.0, 0.02 * (row + 1)])) @ start[:3, :3]
+    executor = ChunkExecutor(CONTRACT, planner())
+    command = accepted(executor, tool_chunk(tool_poses=poses))
+    reached = planner().forward_kinematics(command.state(command.content_end_ns).position)
+    np.testing.assert_allclose(reached[:3, 3], poses[-1, :3, 3], atol=0.004)
+    np.testing.assert_allclose(reached[:3, :3], poses[-1, :3, :3], atol=0.02)
+
+
+def test_tool_twists_are_integrated_from_the_commanded_pose():
+    start = planner().forward_kinematics(HOME)
+    twists = np.repeat([[0.0, 0.0, -0.1, 0.0, 0.0, 0.3]], 10, axis=0)
+    executor = ChunkExecutor(CONTRACT, planner())
+    command = accepted(executor, tool_chunk(tool_twists=twists))
+    lasted_s = (command.content_end_ns - command.handoff_ns) * 1e-9
+    reached = planner().forward_kinematics(command.state(command.content_end_ns).position)
+    np.testing.assert_allclose(reached[:3, 3], start[:3, 3] + [0, 0, -0.1 * lasted_s], atol=0.004)
+    np.testing.assert_allclose(reached[:3, :3], rotation(np.array([0, 0, 0.3 * lasted_s])) @ start[:3, :3], atol=0.02)
+
+
+def test_a_pose_out_of_reach_cuts_or_refuses_the_chunk():
+    poses = np.repeat(planner().forward_kinematics(HOME)[None], 8, axis=0)
+    far = poses.copy()
+    far[:, 0, 3] = 2.0
+    refused = ChunkExecutor(CONTRACT, planner()).accept(tool_chunk(tool_poses=far), NOW, STILL)
+    assert isinstance(refused, Refusal) and refused.reason is Reason.UNREACHABLE and "(2.000," in refused.message
+    poses[5:, 0, 3] = 2.0
+    command = accepted(ChunkExecutor(CONTRACT, planner()), tool_chunk(tool_poses=poses))
+    assert command.truncated.reason is Reason.UNREACHABLE and command.used < 6
+
+
+@pytest.mark.parametrize(("values", "reason"), [
+    ({"tool_poses": np.full((4, 4, 4), np.nan)}, Reason.NOT_FINITE),
+    ({"tool_poses": np.ones((4, 4, 4))}, Reason.MALFORMED),
+    ({"tool_poses": np.repeat(np.eye(4)[None], 3, axis=0), "tool_twists": np.zeros((3, 6))}, Reason.MALFORMED),
+    ({"tool_twists": np.zeros((4, 5))}, Reason.MALFORMED),
+])
+def test_a_tool_chunk_that_means_nothing_is_refused(values, reason):
+    refused = ChunkExecutor(CONTRACT, planner()).accept(tool_chunk(**values), NOW, STILL)
+    assert isinstance(refused, Refusal) and refused.reason is reason
+
+
+def through_the_post() -> Chunk:
+    """Joint 1 sweeps the hand through the post, and on to free space behind it."""
+    targets = np.repeat(HOME[None], 14, axis=0)
+    targets[:, 0] += np.linspace(0.075, 1.05, 14)
+    return joint_chunk(targets)
+
+
+def test_a_chunk_into_an_obstacle_is_cut_or_led_around_it(monkeypatch):
+    monkeypatch.setattr("corft_core.execution.paths.time.perf_counter", lambda: 0.0)  # a busy machine plans slowly
+    outcome = {}
+    for on_collision in ("truncate", "replan"):
+        executor = ChunkExecutor(CONTRACT, planner(True), ExecutorOptions(on_collision=on_collision,
+                                                                          replan_time_s=2.0))
+        for _ in range(5):  # the planner draws at random, and not every way can be followed from a moving start
+            command = executor.accept(replace(through_the_post(), dt_s=0.2), NOW, STILL)
+            assert isinstance(command, Command), command
+            assert check_command(command, None, executor.limits, planner(True)) == []
+            outcome[on_collision] = command
+            if command.replanned or on_collision == "truncate":
+                break
+            executor.reset()
+    assert outcome["truncate"].truncated.reason is Reason.COLLISION
+    assert "post" in outcome["truncate"].truncated.message
+    assert outcome["truncate"].path.positions[-1, 0] < HOME[0] + 0.5
+    assert outcome["replan"].replanned and outcome["replan"].truncated is None
+    end = outcome["replan"].state(outcome["replan"].content_end_ns)
+    assert end.position[0] == pytest.approx(HOME[0] + 1.05, abs=0.05)
+
+
+def test_a_robot_without_a_gripper_takes_chunks_without_openings():
+    bare = replace(CONTRACT, gripper=None, gripper_command=None)
+    executor = ChunkExecutor(bare, planner())
+    chunk = replace(joint_chunk(HOME + 0.01 * np.arange(1, 9)[:, None]), gripper=None)
+    command = executor.accept(chunk, NOW, STILL)
+    assert isinstance(command, Command) and command.gripper == ()
+    assert executor.committed_actions(NOW, 0.1, 4).gripper is None
+    with_openings = replace(chunk, gripper=np.ones(8), stamp_ns=NOW + 1)
+    refused = executor.accept(with_openings, NOW, STILL)
+    assert isinstance(refused, Refusal) and "names no gripper" in refused.message
+    refused = ChunkExecutor(CONTRACT, planner()).accept(chunk, NOW, STILL)
+    assert isinstance(refused, Refusal) and "has no gripper openings" in refused.message
+
+
+def test_what_is_committed_is_what_is_executed():
+    executor = ChunkExecutor(CONTRACT, planner(), ExecutorOptions(mode="rtc", execute_steps=4))
+    assert executor.committed_actions(NOW, 0.1, 10) is None
+    chunk = joint_chunk(HOME + 0.02 * np.arange(1, 11)[:, None] * np.array([1, 0, 0, 0, 0, 0, 1]))
+    chunk.gripper[5:] = 0.0
+    command = accepted(executor, chunk)
+    stamp_ns = NOW + 300_000_000
+    committed = executor.committed_actions(stamp_ns, 0.1, 10)
+    assert len(committed.positions) == 7  # as many as the running chunk still has
+    for row, position in enumerate(committed.positions):
+        np.testing.assert_array_equal(position, command.state(stamp_ns + (row + 1) * 100_000_000).position)
+    np.testing.assert_array_equal(committed.gripper, [1, 1, 0, 0, 0, 0, 0])
+    # The next chunk is 0.15 s on its way: with the hand-off two of its actions are over.
+    late = executor.accept(replace(joint_chunk(chunk.positions[-1:] + 0.0 * chunk.positions), stamp_ns=stamp_ns,
+                                   number=1), stamp_ns + 150_000_000, STILL)
+    assert isinstance(late, Command) and late.delay_steps == 2
+    assert executor.committed_actions(stamp_ns + 10**8, 0.1, 10).frozen == 2
+
+
+def test_real_time_chunking_keeps_what_the_old_chunk_was_about_to_do():
+    def second(mode: str) -> tuple[Command, Command]:
+        executor = ChunkExecutor(CONTRACT, planner(), ExecutorOptions(mode=mode, execute_steps=5, blend_s=0.0))
+        first = accepted(executor, joint_chunk(HOME + 0.02 * np.arange(1, 13)[:, None] * np.eye(7)[0]))
+        later = NOW + 300_000_000
+        aside = HOME + 0.02 * np.arange(4, 16)[:, None] * np.eye(7)[0] + 0.05 * np.eye(7)[1]
+        return first, accepted(executor, joint_chunk(aside, later), later + 50_000_000)
+
+    away = {}
+    for mode in ("rtc", "splice"):
+        first, command = second(mode)
+        soon_ns = command.handoff_ns + 200_000_000
+        away[mode] = abs(command.state(soon_ns).position[1] - first.state(soon_ns).position[1])
+        assert command.path.positions[-1, 1] == pytest.approx(HOME[1] + 0.05, abs=0.005)
+    assert away["rtc"] < 0.8 * away["splice"]
+
+
+def test_the_verifier_sees_each_kind_of_violation():
+    executor = ChunkExecutor(CONTRACT, planner(True))
+    before = accepted(executor, joint_chunk(HOME + 0.02 * np.arange(1, 13)[:, None] * np.eye(7)[0]))
+    good = executor.accept(joint_chunk(HOME + 0.02 * np.arange(3, 15)[:, None] * np.eye(7)[0], NOW + 200_000_000),
+                           NOW + 250_000_000, STILL)
+    limits, path = executor.limits, good.path
+
+    def found(bad: Command) -> set[str]:
+        return {violation.quantity for violation in check_command(bad, before, limits, planner(True))}
+
+    def changed(**fields) -> Command:
+        return replace(good, path=replace(path, **fields))
+
+    assert found(good) == set()
+    assert "seam" in found(changed(positions=path.positions + 0.01))
+    assert "seam" in found(replace(good, start_ns=good.start_ns + 5_000_000))
+    moving = path.velocities.copy()
+    moving[-1, 2] = 0.01
+    assert "rest" in found(changed(velocities=moving))
+    assert "position" in found(changed(positions=path.positions + np.linspace(0, 9, len(path.times_s))[:, None]))
+    fast = replace(good, path=JointPath(NAMES, path.times_s / 12, path.positions, path.velocities * 12,
+                                        path.accelerations * 144))
+    assert {"velocity", "acceleration", "jerk"} <= found(fast)
+    bumped = path.accelerations.copy()
+    bumped[len(bumped) // 2] += 2.0
+    assert "jerk" in found(changed(accelerations=bumped))
+    sweep = np.linspace(0, 0.8, len(path.times_s))[:, None] * np.eye(7)[0]
+    assert "collision" in found(changed(positions=HOME + sweep))
