@@ -87,9 +87,18 @@ def run(transport: str, seconds: float) -> dict[str, Any]:
             time.sleep(1.0)
         finally:
             for process in reversed(processes):
-                process.send_signal(signal.SIGINT)
-                process.wait(30)
+                stop(process)
         return evaluate(folder, start_ns + MARGIN_NS, stop_ns - MARGIN_NS, cpu)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C, and the end of a process that does not listen."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def lifecycle(transition: str) -> None:

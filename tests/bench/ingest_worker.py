@@ -22,9 +22,9 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from corft.node_base import qos_profile
+from corft.policy_inputs import PolicyInputs
 from corft_core.contract import Contract
 from corft_core.data.align import Aligner
-from corft_core.data.images import decode_image
 
 RATE_HZ, HEIGHT, WIDTH, SCENES = 30, 480, 640, 30
 
@@ -67,20 +67,24 @@ def camera(node: Any, contract: Contract, name: str, stop: threading.Event) -> d
     return {"sent": sent}
 
 
+class WatchedAligner(Aligner):
+    """Notes when which sample was in."""
+
+    def __init__(self, contract: Contract) -> None:
+        super().__init__(contract)
+        self.received: dict[str, list[tuple[int, int]]] = {name: [] for name in contract.streams}
+
+    def push(self, stream_name: str, stamp_ns: int, value: Any) -> None:
+        super().push(stream_name, stamp_ns, value)
+        self.received[stream_name].append((stamp_ns, time.time_ns()))
+
+
 def policy(node: Any, contract: Contract, stop: threading.Event) -> dict[str, Any]:
-    """Subscribe and align as policy_node does; the observation is taken at every tick of the policy's rate."""
-    aligner = Aligner(contract)
-    received: dict[str, list[tuple[int, int]]] = {stream.name: [] for stream in contract.cameras}
+    """policy_node's inputs and aligner; the observation is taken at every tick of the policy's rate."""
+    aligner = WatchedAligner(contract)
+    received = {stream.name: aligner.received[stream.name] for stream in contract.cameras}
     ages_s: list[float] = []
-
-    def receive(name: str, message: Image) -> None:
-        stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        aligner.push(name, stamp_ns, decode_image(message))
-        received[name].append((stamp_ns, time.time_ns()))
-
-    for name in received:
-        node.create_subscription(Image, f"camera_node/{name}/image",
-                                 lambda message, name=name: receive(name, message), qos_profile("reliable", 1))
+    PolicyInputs(node, contract, aligner, "camera_node/{camera}/image", lambda event: None)
     executor = rclpy.executors.SingleThreadedExecutor()
     executor.add_node(node)
 
