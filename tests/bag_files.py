@@ -19,7 +19,7 @@ import lz4.frame
 import yaml
 from rosbags.typesys.store import Typestore
 
-from corft_core.data.bag.mcap import MAGIC, zstd
+from corft_core.data.bag.mcap_records import MAGIC, zstd
 
 QOS = {"history": 1, "depth": 10, "reliability": 1, "durability": 2, "deadline": {"sec": 9223372036, "nsec": 854775807},
        "lifespan": {"sec": 9223372036, "nsec": 854775807}, "liveliness": 1,

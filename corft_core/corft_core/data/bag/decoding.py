@@ -10,7 +10,7 @@ from typing import Any
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from corft_core.data.bag.mcap import zstd
+from corft_core.data.bag.mcap_records import zstd
 from corft_core.data.bag.storage import BagError, Connection
 from corft_core.data.messages import EPISODE_EVENT_DEFINITION, EPISODE_EVENT_TYPE, MessageError
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from corft_core.data.bag import mcap, sqlite
-from corft_core.data.bag.mcap import McapStorage, zstd
+from corft_core.data.bag import sqlite
+from corft_core.data.bag.mcap import McapStorage
+from corft_core.data.bag.mcap_records import MAGIC, zstd
 from corft_core.data.bag.sqlite import SqliteStorage
 from corft_core.data.bag.storage import BagError, Note, Storage
 
@@ -122,7 +123,7 @@ def open_storage(path: Path, scratch: Callable[[], Path], notes: list[Note]) -> 
                 why = f" ({notes.pop().text.split(': ', 1)[1].split(';')[0]})" if notes else ""
                 raise BagError(f"{path} cannot be read: not even its first bytes could be unpacked{why}. Give a file "
                                "that ros2 bag record wrote")
-        if mcap.begins_like(head):
+        if head.startswith(MAGIC):
             return McapStorage(plain)
         if head == sqlite.MAGIC:
             plain = _private_copy(plain, scratch, notes)
@@ -157,7 +158,7 @@ def _unpack(path: Path, out: Path, notes: list[Note]) -> bytes:
                 break
             if written < 16:
                 head = (head + data)[:16]
-                if len(head) == 16 and not (mcap.begins_like(head) or head == sqlite.MAGIC):
+                if len(head) == 16 and not (head.startswith(MAGIC) or head == sqlite.MAGIC):
                     break
             _write(target, data, path)
             written += len(data)
