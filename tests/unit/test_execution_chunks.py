@@ -18,6 +18,7 @@ from corft_core.execution import (
     Measured,
     Reason,
     Refusal,
+    Supervisor,
     check_command,
 )
 from corft_core.execution.cartesian import rotation
@@ -108,26 +109,35 @@ def through_the_post() -> Chunk:
     return joint_chunk(targets)
 
 
-def test_a_chunk_into_an_obstacle_is_cut_or_led_around_it(monkeypatch):
-    monkeypatch.setattr("corft_core.execution.paths.time.perf_counter", lambda: 0.0)  # a busy machine plans slowly
-    outcome = {}
-    for on_collision in ("truncate", "replan"):
-        executor = ChunkExecutor(CONTRACT, planner(True), ExecutorOptions(on_collision=on_collision,
-                                                                          replan_time_s=2.0))
-        for _ in range(5):  # the planner draws at random, and not every way can be followed from a moving start
-            command = executor.accept(replace(through_the_post(), dt_s=0.2), NOW, STILL)
-            assert isinstance(command, Command), command
-            assert check_command(command, None, executor.limits, planner(True)) == []
-            outcome[on_collision] = command
-            if command.replanned or on_collision == "truncate":
-                break
-            executor.reset()
-    assert outcome["truncate"].truncated.reason is Reason.COLLISION
-    assert "post" in outcome["truncate"].truncated.message
-    assert outcome["truncate"].path.positions[-1, 0] < HOME[0] + 0.5
-    assert outcome["replan"].replanned and outcome["replan"].truncated is None
-    end = outcome["replan"].state(outcome["replan"].content_end_ns)
-    assert end.position[0] == pytest.approx(HOME[0] + 1.05, abs=0.05)
+def test_a_chunk_into_an_obstacle_is_cut_before_it():
+    executor = ChunkExecutor(CONTRACT, planner(True))
+    command = executor.accept(replace(through_the_post(), dt_s=0.2), NOW, STILL)
+    assert isinstance(command, Command), command
+    assert check_command(command, None, executor.limits, planner(True)) == []
+    assert command.truncated.reason is Reason.COLLISION and "post" in command.truncated.message
+    assert command.path.positions[-1, 0] < HOME[0] + 0.5 and command.detour is None
+
+
+def test_with_replanning_the_arm_goes_around_the_obstacle_once_it_stands():
+    sent: list[Command] = []
+    supervisor = Supervisor(CONTRACT, planner(True), ExecutorOptions(on_collision="replan"), sent.append,
+                            lambda *_: None)
+    supervisor.joint_state(STILL, NOW)
+    assert supervisor.enable(NOW)[0]
+    cut = supervisor.chunk(replace(through_the_post(), dt_s=0.2), NOW)
+    assert isinstance(cut, Command) and cut.truncated.reason is Reason.COLLISION and cut.detour is not None
+    assert not supervisor.move_due(NOW)
+    then = cut.end_ns + 1
+    supervisor.joint_state(Measured(then, cut.path.positions[-1], np.zeros(7)), then)
+    again = supervisor.chunk(joint_chunk(cut.path.positions[-1:].repeat(5, axis=0), then), then)
+    assert isinstance(again, Refusal) and again.reason is Reason.BUSY
+    assert supervisor.move_due(then)
+    ok, text = supervisor.plan_pending(then)
+    assert ok, text
+    detour = sent[-1]
+    assert check_command(detour, cut, supervisor.executor.limits, planner(True)) == []
+    np.testing.assert_allclose(detour.path.positions[-1], cut.detour, atol=1e-3)
+    assert detour.path.positions[-1, 0] > HOME[0] + 0.6 and supervisor.counts["detours"] == 1
 
 
 def test_a_robot_without_a_gripper_takes_chunks_without_openings():

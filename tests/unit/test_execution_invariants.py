@@ -118,7 +118,7 @@ def stream(seed: int, chunks: int, **options) -> tuple[list[str], Counter[str]]:
             outcomes[str(outcome.reason)] += 1
             assert executor.running is before
         elif isinstance(outcome, Command):
-            outcomes[outcome.kind + (" cut" if outcome.truncated else " replanned" if outcome.replanned else "")] += 1
+            outcomes[outcome.kind + (" cut" if outcome.truncated else "")] += 1
             found += [f"seed {seed} {options} {'stop' if stop else kind}: {violation.quantity}: {violation.message}"
                       for violation in check_command(outcome, before, executor.limits, planner())]
         now_ns += int(rng.integers(5, 900)) * MILLISECOND

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from corft_core.contract import Contract
 from corft_core.execution.reasons import Reason, Refusal, RefusedError
 from corft_core.execution.schedule import Waypoints
-from corft_core.planning.interface import MotionPlanner, PlanningError
+from corft_core.planning.interface import MotionPlanner
 from corft_core.trajectory import JointPath
 
 Array = NDArray[np.float64]
@@ -116,34 +114,3 @@ def held(start: Array, waypoints: Waypoints, clear: NDArray[np.bool_], press_rad
     if count < 1:
         raise RefusedError(reason.reason, reason.message)
     return waypoints.first(count).at(np.stack(positions[:count]))
-
-
-def around(start: Array, waypoints: Waypoints, clear_count: int, back: int, clearance: Clearance,
-           planner: MotionPlanner, step_s: float, time_s: float) -> Waypoints | None:
-    """The waypoints with a planned way around what is hit after the first ``clear_count``, a point every ``step_s``.
-
-    It leads from ``back`` actions before that to the first later one where the arm may stand; the gripper waits
-    meanwhile. None when no such way is found in ``time_s``.
-    """
-    goal = next((row for row in range(clear_count, len(waypoints.due_s)) if clearance.free(waypoints.positions[row])),
-                None)
-    if goal is None:
-        return None
-    free_count = max(clear_count - back, 0)
-    begin = start if free_count == 0 else waypoints.positions[free_count - 1]
-    try:
-        path = planner.plan(begin, waypoints.positions[goal], planning_time_s=time_s)
-    except PlanningError:
-        return None
-    times = np.append(np.arange(step_s, path.duration_s - step_s / 2, step_s), path.duration_s)
-    since = 0.0 if free_count == 0 else float(waypoints.due_s[free_count - 1])
-    rest = slice(goal + 1, None)
-    due_s = np.concatenate([waypoints.due_s[:free_count], since + times,
-                            since + path.duration_s + waypoints.due_s[rest] - waypoints.due_s[goal]])
-    gripper = waypoints.gripper
-    if gripper is not None:
-        waiting = np.full(len(times), gripper[max(free_count - 1, 0)])
-        waiting[-1] = gripper[goal]
-        gripper = np.concatenate([gripper[:free_count], waiting, gripper[rest]])
-    positions = np.concatenate([waypoints.positions[:free_count], path.sample(times)[0], waypoints.positions[rest]])
-    return replace(waypoints, due_s=due_s, positions=positions, gripper=gripper)

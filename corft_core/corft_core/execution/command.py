@@ -24,6 +24,7 @@ class Command:
     it starts at a knot of the running motion, at or before the moment of sending. ``gripper`` holds
     ``(due_ns, opening)``, replacing what is scheduled from ``handoff_ns`` on. ``delay_steps``: actions of the chunk
     whose time had passed at the hand-off. ``content_end_ns``: when the last action is due; then comes the stop.
+    ``detour`` (J,): the first action behind the obstacle that cut the chunk, where a planned way around may lead.
     """
 
     kind: Literal["chunk", "hold", "move"]
@@ -39,7 +40,7 @@ class Command:
     splice_offset_rad: float = 0.0
     deviation_rad: float = 0.0
     truncated: Refusal | None = None
-    replanned: bool = False
+    detour: Array | None = None
 
     @property
     def end_ns(self) -> int:

@@ -20,8 +20,7 @@ class ExecutorOptions:
     handoff_s: float = 0.06  # from receiving a chunk to following it: covers computing and the way to the controller
     blend_s: float = 0.2  # over how long the running motion fades out (splice, temporal_ensemble)
     max_splice_rad: float = 0.3  # larger differences within the blend are refused
-    on_collision: OnCollision = "truncate"  # stop before what is hit, or plan around it
-    replan_time_s: float = 0.05  # for the way around
+    on_collision: OnCollision = "truncate"  # stop before what is hit, or then also plan a way around it
     press_rad: float = 0.05  # an action this little beyond contact is held back, a farther one ends the chunk
     max_deviation_rad: float = 0.08  # of the spline from an action, else the chunk is slowed down
     max_gap_rad: float = 0.5  # from the commanded position to a chunk's first action

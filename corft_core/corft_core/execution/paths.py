@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corft_core.contract import Contract
-from corft_core.execution.clearance import Clearance, around, held
+from corft_core.execution.clearance import Clearance, held
 from corft_core.execution.command import Command, joined
 from corft_core.execution.limits import MotionLimits, worst_excess
 from corft_core.execution.options import ExecutorOptions
@@ -37,28 +36,21 @@ class PathMaker:
 
         ``anchor`` is the command in force, ``start`` its state at the hand-off. Raises RefusedError.
         """
-        begin_s = time.perf_counter()
         command = self._through(draft, start, waypoints, anchor, now_ns)
         if isinstance(command, Command):
             return command
         hit = command
         count, clear = self._clearance.clear_count(start.position, waypoints.positions)
-        # What comes so late that the hand-off may pass is worth nothing.
-        until_s = begin_s + 0.8 * self.options.handoff_s
-        for back in (0, 3) if self.options.on_collision == "replan" else ():
-            way = around(start.position, waypoints, count, back, self._clearance, self._planner, self.options.knot_s,
-                         self.options.replan_time_s)
-            if way is None or time.perf_counter() > until_s:
-                break
-            command = self._through(replace(draft, replanned=True), start, way, anchor, now_ns)
-            if isinstance(command, Command) and time.perf_counter() < until_s:
-                return command
         for back in (0, 1, 2, 4, 8):  # actions earlier to stop, where stopping at the last clear one is too late
             kept = held(start.position, waypoints, clear, self.options.press_rad, back, hit)
             command = self._through(replace(draft, truncated=hit), start, kept, anchor, now_ns)
             if isinstance(command, Command):
-                return command
+                cut = self.options.on_collision == "replan" and len(kept.due_s) < len(waypoints.due_s)
+                return replace(command, detour=self._first_free(waypoints.positions[count:])) if cut else command
         raise RefusedError(hit.reason, hit.message)
+
+    def _first_free(self, positions: Array) -> Array | None:
+        return next((position for position in positions if self._clearance.free(position)), None)
 
     def _through(self, draft: Command, start: State, waypoints: Waypoints, anchor: Command,
                  now_ns: int) -> Command | Refusal:

@@ -29,7 +29,7 @@ REANCHOR_RAD = 0.05
 SETTLED_RAD = 0.01  # an arm that stands so close to its command stands where the controller holds it
 SETTLE_NS = 200_000_000
 MOVE_SCALE = 0.5
-MoveKind = Literal["home", "park", "approach", "recover"]
+MoveKind = Literal["home", "park", "approach", "recover", "detour"]
 
 
 class Activity(Enum):
@@ -67,7 +67,7 @@ class Supervisor:
         self.faults: dict[str, Refusal] = {}  # by who reports them, until they are cleared there
         self.stale: Refusal | None = None
         self.tracking_error_rad = 0.0
-        self.counts = {"accepted": 0, "refused": 0, "truncated": 0, "replanned": 0, "stops": 0}
+        self.counts = {"accepted": 0, "refused": 0, "truncated": 0, "detours": 0, "stops": 0}
         self.compute_s: deque[float] = deque(maxlen=100)
         self._contract, self._planner, self._simulated, self._clock = contract, planner, simulated, clock
         self._send, self._report_to = send, report
@@ -118,12 +118,13 @@ class Supervisor:
 
     def _accepted(self, command: Command, horizon: int) -> None:
         self.counts["accepted"] += 1
-        self.counts["replanned"] += command.replanned
         self.event = None
         steps, delay = self.executor.options.execute_steps, command.delay_steps
         if command.truncated is not None:
             self.counts["truncated"] += 1
             self._report(f"chunk {command.number} cut to {command.used} actions", command.truncated)
+            if command.detour is not None:
+                self._move = ("detour", command.detour)
         elif self.executor.options.mode == "rtc" and not delay <= steps <= horizon - delay:
             self._report("real-time chunking is late", Refusal(
                 Reason.DELAY_TOO_LONG, f"{delay} of {horizon} actions had passed at the hand-off, execute_steps "
@@ -170,7 +171,7 @@ class Supervisor:
                 self._move = None
                 self.brake(self.stale, now_ns)
             elif (running is not None and running.kind == "chunk" and running is not self._ended
-                  and now_ns >= running.content_end_ns):
+                  and self._move is None and now_ns >= running.content_end_ns):
                 self._ended = running
                 self._report("the arm comes to rest", Refusal(
                     Reason.NO_NEW_CHUNK, f"no chunk was accepted after chunk {running.number}, whose last action is "
@@ -250,7 +251,8 @@ class Supervisor:
             self.executor.options = replace(self.executor.options, speed_scale=scale)
 
     def request_move(self, kind: MoveKind, now_ns: int, pose: NDArray[np.float64] | None = None) -> tuple[bool, str]:
-        """Ask for a planned move, after braking if the arm moves; ``pose`` (4, 4) belongs to "approach".
+        """Ask for a planned move, after braking if the arm moves; ``pose`` (4, 4) belongs to "approach". A
+        "detour" is asked for by a chunk that was cut, with the joints (J,) to go to.
 
         The caller plans it with :meth:`plan_pending` once :meth:`move_due`. Success and a sentence.
         """
@@ -275,11 +277,11 @@ class Supervisor:
             if self._move is None or self._measured is None:
                 return False, "no move was asked for"
             move = self._move
-            kind, pose = move
+            kind, goal = move
             commanded = self.executor.commanded_state(now_ns)
             start = self._measured.position if commanded is None else commanded.position
         try:
-            path = self._planned(kind, start, pose)
+            path = self._planned(kind, start, goal)
         except PlanningError as error:
             with self.lock:
                 self._move = None
@@ -295,18 +297,20 @@ class Supervisor:
             if isinstance(outcome, Refusal):
                 self._report(f"no way: {kind}", outcome)
                 return False, outcome.message
+            self.counts["detours"] += kind == "detour"
             self._gripper.clear()
             self._send(outcome)
             return True, f"moving: {kind}, {path.duration_s:.1f} s"
 
-    def _planned(self, kind: MoveKind, start: NDArray[np.float64], pose: NDArray[np.float64] | None) -> JointPath:
+    def _planned(self, kind: MoveKind, start: NDArray[np.float64], goal: NDArray[np.float64] | None) -> JointPath:
         scale = MOVE_SCALE * self.executor.options.speed_scale
         if kind == "recover":
             return moves.recover(self._planner, start)
-        if kind == "approach":
-            if pose is None:
-                raise PlanningError("an approach needs the pose to go to")
-            return moves.approach(self._planner, start, pose, scale=scale)
+        if kind in ("approach", "detour"):
+            if goal is None:
+                raise PlanningError(f"the move {kind} needs to know where to go")
+            way = moves.approach if kind == "approach" else moves.plan_between
+            return way(self._planner, start, goal, scale=scale)
         return (moves.park if kind == "park" else moves.home)(self._planner, self._contract, start, scale=scale)
 
     def activity(self, now_ns: int) -> Activity:
