@@ -141,6 +141,7 @@ def wait_for(condition: Callable[[], Any], what: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_scripted_session_becomes_a_data_set(robot: Callable[..., Robot], tmp_path: Path) -> None:
     robot()
     bag = tmp_path / "bags" / "monday"
@@ -228,6 +229,7 @@ def test_a_qos_mismatch_that_is_forced_shows_as_an_empty_topic(robot: Callable[.
     assert "PROBLEM: joint_state (/joint_states): it was published, 0 messages were heard, none is in the bag" in output
 
 
+@pytest.mark.slow
 def test_keys_on_a_terminal_mark_episodes_and_the_terminal_is_put_back(robot: Callable[..., Robot],
                                                                       tmp_path: Path) -> None:
     robot()
