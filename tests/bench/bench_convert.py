@@ -1,11 +1,12 @@
 """convert: bag → LeRobot v3 against the lerobot-dataset package's own writer and against decoding and encoding alone.
 
 The bag: two cameras of 640x480 JPEG at 30 Hz, joints at 100 Hz (convert_bag.py). The contenders take turns in one run,
-each in a process of its own, on the same stretch of the same recording; ratios are of their median wall times. The
-peer gets decoded frames from memory, so neither reading nor decoding is in its time. Ratios above 1: the peer is slower
-than ours (ratio_vs_lerobot), ours is slower than the floor (ratio_vs_floor). ``times_real_time`` is wall time;
-``times_real_time_cpu`` is what two idle cores would reach with the same processor time. Lengths can be set:
-CORFT_BENCH_SLICE_S, CORFT_BENCH_MINUTES ("1 5 20").
+each in a process of its own; ratios are of median wall times on stretches of equal length: a short one for the slow
+peer, a minute for the floor. The peer gets decoded frames from memory, so neither reading nor decoding is in its time.
+Ratios above 1: the peer is slower than ours (ratio_vs_lerobot), ours is slower than the floor (ratio_vs_floor).
+``times_real_time`` is wall time; ``times_real_time_cpu`` is what two idle cores would reach with the same processor
+time. Lengths can be set: CORFT_BENCH_PEER_S, CORFT_BENCH_FLOOR_S, CORFT_BENCH_MINUTES ("1 5 20"; speed is told of the
+middle one).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import cv2
 import peer_environment  # tests/ is on the path since convert_bag was imported
 
 FOLDER = convert_bag.FOLDER
-SLICE_S = int(os.environ.get("CORFT_BENCH_SLICE_S", "20"))
+PEER_S = int(os.environ.get("CORFT_BENCH_PEER_S", "10"))
+FLOOR_S = int(os.environ.get("CORFT_BENCH_FLOOR_S", "60"))
 MINUTES = [int(m) for m in os.environ.get("CORFT_BENCH_MINUTES", "1 5 20").split()]
 ROUNDS = 3
 FULL, SMALL = (480, 640), (224, 224)
@@ -36,12 +38,12 @@ Result = dict[str, float]
 def measure() -> dict[str, Any]:
     """One run; see the module's docstring."""
     began_load = os.getloadavg()[0]
-    bag = convert_bag.recording(SLICE_S)
     peer = _Peer()
-    rounds: dict[str, list[Result]] = {"ours": [], "floor": [], "peer": []}
+    rounds: dict[str, list[Result]] = {name: [] for name in ("ours", "floor", "ours_short", "peer")}
     for _ in range(ROUNDS):
-        rounds["ours"].append(ours(bag, FULL, convert_bag.CAMERA_HZ))
-        rounds["floor"].append(_run("floor", [str(FOLDER / "floor"), *FULL, convert_bag.CAMERA_HZ, SLICE_S]))
+        rounds["ours"].append(ours(convert_bag.recording(FLOOR_S), FULL, convert_bag.CAMERA_HZ))
+        rounds["floor"].append(_run("floor", [str(FOLDER / "floor"), *FULL, convert_bag.CAMERA_HZ, FLOOR_S]))
+        rounds["ours_short"].append(ours(convert_bag.recording(PEER_S), FULL, convert_bag.CAMERA_HZ))
         rounds["peer"] += peer.turn()
     taken = {name: float(np.median([turn["seconds"] for turn in turns])) for name, turns in rounds.items() if turns}
     long = {minutes: ours(convert_bag.recording(60 * minutes), FULL, convert_bag.CAMERA_HZ) for minutes in MINUTES}
@@ -51,8 +53,10 @@ def measure() -> dict[str, Any]:
     whole = long[MINUTES[len(MINUTES) // 2]]
     size_mb = sum(path.stat().st_size for path in five.iterdir()) / 1e6
     return {
-        "ratio_vs_lerobot": taken["peer"] / taken["ours"] if "peer" in taken else None, "lerobot": peer.note,
+        "ratio_vs_lerobot": taken["peer"] / taken["ours_short"] if "peer" in taken else None, "lerobot": peer.note,
         "ratio_vs_floor": taken["ours"] / taken["floor"],
+        "ratio_vs_floor_cpu": float(np.median([turn["cpu_s"] for turn in rounds["ours"]])
+                                    / np.median([turn["cpu_s"] for turn in rounds["floor"]])),
         "times_real_time": length_s / whole["seconds"], "times_real_time_cpu": 2 * length_s / whole["cpu_s"],
         "mb_per_s": size_mb / whole["seconds"],
         "peak_rss_mb": max(turn["peak_rss_mb"] for turn in long.values()),
@@ -60,7 +64,7 @@ def measure() -> dict[str, Any]:
         "resized_to_224": {f"{rate_hz}_hz": {"times_real_time": length_s / turn["seconds"],
                                              "times_real_time_cpu": 2 * length_s / turn["cpu_s"]}
                            for rate_hz, turn in small.items()},
-        "slice_s": SLICE_S, "recording_s": length_s, "recording_mb": size_mb,
+        "peer_s": PEER_S, "floor_s": FLOOR_S, "recording_s": length_s, "recording_mb": size_mb,
         "turns": {name: [round(turn["seconds"], 2) for turn in turns] for name, turns in rounds.items()},
         "load_average": [began_load, os.getloadavg()[0]],
     }
@@ -81,12 +85,12 @@ class _Peer:
         except peer_environment.PeerMissing as error:
             self.note = str(error)
             return
-        self.frames = FOLDER / f"frames{SLICE_S}"
+        self.frames = FOLDER / f"frames{PEER_S}"
         if not self.frames.exists():
             self._decode()
 
     def turn(self) -> list[Result]:
-        """Write the slice's frames."""
+        """Write the short stretch."""
         if self.python is None:
             return []
         return [_run("peer", [str(self.frames), str(FOLDER / "peer"), convert_bag.CAMERA_HZ], self.python,
@@ -99,7 +103,7 @@ class _Peer:
         for k, camera in enumerate(convert_bag.contract().cameras):
             pictures = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
                         for data in convert_bag.pictures(k)]
-            numbers = [convert_bag.picture_number(i) for i in range(SLICE_S * convert_bag.CAMERA_HZ)]
+            numbers = [convert_bag.picture_number(i) for i in range(PEER_S * convert_bag.CAMERA_HZ)]
             np.save(new / f"{camera.name}.npy", np.stack([pictures[number] for number in numbers]))
         new.rename(self.frames)
 
