@@ -1,7 +1,8 @@
-"""Reads data sets with LeRobot's own package; run in the environment that peer_environment.py builds.
+"""Reads and writes data sets with LeRobot's own package, in the environment that peer_environment.py builds.
 
-Reads one JSON request a line, {"folder", "out", "windows"?: {feature: [offsets in steps]}}: every frame as the package
+Takes one JSON request a line. {"folder", "out", "windows"?: {feature: [offsets in steps]}}: every frame as the package
 gives it is put into ``out`` (.npz, an array a feature, pictures uint8 (N, H, W, 3)), with "windows" also every window.
+{"folder", "like", "frames"}: writes a new data set with the features of the data set ``like`` from an .npz.
 Answers one JSON line: the numbers of the metadata, or {"error": …}.
 """
 
@@ -40,12 +41,32 @@ def read(folder: str, out: str, windows: dict[str, list[int]] | None = None) -> 
                       for name, value in dataset.meta.stats.items()}}
 
 
+def write(folder: str, like: str, frames: str) -> dict[str, Any]:
+    """Write a data set as the package does it by default; ``frames`` has the columns, pictures, lengths and tasks."""
+    from ledataset.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
+    from ledataset.datasets.utils import DEFAULT_FEATURES
+
+    meta = LeRobotDatasetMetadata("local/like", root=like)
+    features = {name: feature for name, feature in meta.features.items() if name not in DEFAULT_FEATURES}
+    dataset = LeRobotDataset.create("local/new", meta.fps, features, root=folder, robot_type=meta.robot_type)
+    with np.load(frames, allow_pickle=False) as given:
+        arrays, row = dict(given), 0
+    for length, task in zip(arrays["lengths"], arrays["tasks"], strict=True):
+        for step in range(row, row + int(length)):
+            dataset.add_frame({name: np.atleast_1d(arrays[name][step]) for name in features} | {"task": str(task)})
+        dataset.save_episode()
+        row += int(length)
+    dataset.finalize()
+    return {"episodes": dataset.num_episodes, "frames": dataset.num_frames}
+
+
 def main() -> None:
     """Answer requests until the end of input."""
     define_torchvision_operators()
     for line in sys.stdin:
         try:
-            answer = read(**json.loads(line))
+            request = json.loads(line)
+            answer = write(**request) if "like" in request else read(**request)
         except Exception as error:  # whatever the package raises is the finding
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

@@ -36,6 +36,7 @@ class Peer:
 # The upstream data set classes without the pins of training; their module is called ledataset.
 LEROBOT_DATASET = Peer("lerobot-dataset", (
     "lerobot-dataset==0.4.4", "av==15.1.0", "datasets==4.1.1", "huggingface-hub==0.35.3", "torchvision==0.25.0",
+    "numpy==2.2.6",  # its writer turns arrays of one value into numbers, which newer ones refuse
     "pandas==2.3.3", "python-dateutil==2.9.0.post0", "pytz==2025.2", "tzdata==2025.2", "six==1.17.0",
     "dill==0.4.0", "multiprocess==0.70.16", "xxhash==3.6.0", "requests==2.32.5", "urllib3==2.5.0", "idna==3.11",
     "certifi==2025.10.5", "charset-normalizer==3.4.4", "jsonlines==4.0.0", "attrs==25.4.0"))

@@ -24,8 +24,10 @@ from corft_core.data import EpisodeDataset
 from corft_core.data import lerobot_format as fmt
 from corft_core.data.chunks import build_chunks
 from corft_core.data.convert import convert
+from corft_core.data.dataset_check import StructureCheck
 from corft_core.data.dataset_edit import Target, delete, merge, split, split_fraction
 from corft_core.data.dataset_export import export_lerobot
+from corft_core.data.dataset_stats import exact_statistics, repair, wrong_statistics
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 HORIZON = 5
@@ -45,14 +47,18 @@ class Peer:
     def read(self, folder: Path, out: Path, windows: dict[str, list[int]] | None = None
              ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What the package says about a data set, and all that it reads from it."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        request = {"folder": str(folder), "out": str(out), "windows": windows}
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        assert "error" not in answer, answer["error"]
+        answer = self.ask({"folder": str(folder), "out": str(out), "windows": windows})
         with np.load(out, allow_pickle=False) as arrays:
             return answer, dict(arrays)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request to the worker."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        return answer
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +151,24 @@ def test_a_plain_export(peer: Peer, rolled: Path, tmp_path: Path) -> None:
     about = compare(peer, tmp_path / "plain", tmp_path)
     assert not [name for name in about["features"] if name.startswith("source.")]
     assert not (tmp_path / "plain/meta/corft").exists()
+
+
+def test_a_data_set_that_the_package_wrote(peer: Peer, one: Path, tmp_path: Path) -> None:
+    """Ours reads it equally (AV1, two frames a key frame), finds its wrong statistics, repairs, and merges it."""
+    export_lerobot(EpisodeDataset.open(one), tmp_path / "like")
+    ours = EpisodeDataset.open(tmp_path / "like", CONTRACT)
+    frames = {fmt.image_key(camera.name): np.stack(list(ours.frames(camera.name))) for camera in CONTRACT.cameras}
+    np.savez(tmp_path / "frames.npz", lengths=np.diff(ours.episode_starts), tasks=np.array(ours.instructions),
+             **{name: ours.column(name) for name in fmt.STEP_COLUMNS}, **frames)
+    theirs = tmp_path / "theirs"
+    peer.ask({"folder": str(theirs), "like": str(tmp_path / "like"), "frames": str(tmp_path / "frames.npz")})
+
+    compare(peer, theirs, tmp_path)
+    written = EpisodeDataset.open(theirs, CONTRACT)
+    assert np.array_equal(written.action, ours.action) and written.instructions == ours.instructions
+    wrong = wrong_statistics(written, *exact_statistics(written))
+    assert fmt.image_key("front") in wrong and fmt.ACTION in wrong
+    repair(written, *exact_statistics(written))
+    assert list(StructureCheck(EpisodeDataset.open(theirs, CONTRACT)).problems()) == []
+    merge([ours, EpisodeDataset.open(theirs, CONTRACT)], Target(tmp_path / "both"))
+    assert compare(peer, tmp_path / "both", tmp_path)["episodes"] == 8
