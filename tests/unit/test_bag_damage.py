@@ -338,3 +338,14 @@ def test_no_room_to_unpack_names_the_way_out(tmp_path: Path) -> None:
             print(error)"""
     run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=100, check=True)
     assert "has no room: " in run.stdout and "Name a larger disk with TMPDIR=FOLDER" in run.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", truth(), typestore())
+    path.chmod(0)
+    try:
+        with pytest.raises(BagError, match="cannot be opened: Permission denied"), Bag(path):
+            pass
+    finally:
+        path.chmod(0o755)

@@ -39,10 +39,16 @@ class Layout:
 def find(path: Path) -> Layout:
     """The layout of the folder or storage file at ``path``. Raises BagError when there is no recording."""
     try:
-        kind = path.stat().st_mode
-    except FileNotFoundError:
+        return _found(path, path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
         raise BagError(f"there is no bag at {path}. Record one with: ros2 bag record --storage mcap -o BAG --topics "
                        "…") from None
+    except OSError as error:
+        raise BagError(f"{path} cannot be opened: {error.strerror or error}. Check who may read it with: "
+                       f"ls -l {path}") from error
+
+
+def _found(path: Path, kind: int) -> Layout:
     if stat.S_ISREG(kind):
         if path.name.endswith(_SUFFIXES):
             return Layout([path])
