@@ -167,11 +167,12 @@ LINKAGE = """<robot name="r"><link name="a"/><link name="b"/><link name="c"><col
 <box size="0.1 0.1 0.1"/></geometry></collision></link>
 <joint name="j" type="revolute"><parent link="a"/><child link="b"/><axis xyz="0 0 1"/>
 <limit lower="-2" upper="2" effort="1" velocity="1"/></joint>
-<joint name="m" type="revolute"><parent link="b"/><child link="c"/><origin xyz="1 0 0"/><axis xyz="0 0 1"/>
+<joint name="c" type="revolute"><parent link="b"/><child link="c"/><origin xyz="1 0 0"/><axis xyz="0 0 1"/>
 <limit lower="-2" upper="2" effort="1" velocity="1"/><mimic joint="j" multiplier="-1"/></joint></robot>"""
 
 
 def test_a_joint_that_mimics_one_of_the_arm_moves_with_it(tmp_path: Path) -> None:
+    # The mimicking joint also has the name of its link, as in some URDFs.
     (tmp_path / "r.urdf").write_text(LINKAGE)
     (tmp_path / "r.srdf").write_text('<robot name="r"/>')
     planner = EmbeddedPlanner(arm("", ("j",), "a", "c", [0.0]), str(tmp_path / "r.urdf"))

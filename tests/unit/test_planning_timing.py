@@ -24,8 +24,7 @@ unit = arrays(np.float64, 7, elements=st.floats(-1, 1, width=32))
 
 
 def curve(path: JointPath, count: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    samples = np.array([path.sample(time) for time in np.linspace(0, path.duration_s, count)])
-    return samples[:, 0], samples[:, 1], samples[:, 2]
+    return path.sample(np.linspace(0, path.duration_s, count))
 
 
 @settings(max_examples=25, deadline=None)

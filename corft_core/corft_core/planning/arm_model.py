@@ -113,10 +113,11 @@ class ArmModel:
         return self._local.data
 
     def _frame_id(self, frame: str) -> int:
-        if not self.model.existFrame(frame):
+        # A link and a joint may share a name.
+        if not self.model.existFrame(frame, pin.FrameType.BODY):
             names = ", ".join(sorted(self._links))
             raise PlanningError(f"the robot has no frame {frame!r}; its links: {names}")
-        return int(self.model.getFrameId(frame))
+        return int(self.model.getFrameId(frame, pin.FrameType.BODY))
 
     def _base_placement(self) -> Any:
         """Base frame in Pinocchio's world. It must not move with the arm."""

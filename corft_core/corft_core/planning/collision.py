@@ -125,7 +125,7 @@ class CollisionWorld:
             if item.attached_to is None:
                 joint, placement = 0, self._base.act(local)
             else:
-                frame = self._model.frames[self._model.getFrameId(item.attached_to)]
+                frame = self._model.frames[self._model.getFrameId(item.attached_to, pin.FrameType.BODY)]
                 joint, placement = frame.parentJoint, frame.placement.act(local)
             body = pin.GeometryObject(f"scene/{item.name}", joint, 0, placement, _coal_shape(item))
             placed.append((geometry.addGeometryObject(body), item))

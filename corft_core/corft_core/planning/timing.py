@@ -65,8 +65,11 @@ def time_parametrise(names: Sequence[str], waypoints: Array, limits: Limits, sta
             raise PlanningError("a single waypoint leaves no way to stop from the start velocity; "
                                 "use brake_path to stop")
         return JointPath(tuple(names), np.zeros(1), points, np.zeros_like(points), np.zeros_like(points))
-    window_s = max(2 * STEP_S, float(np.max(2 * a_max / j_max)))
-    shrink_v = shrink_a = 0.995
+    # A swing from full acceleration to full deceleration takes the window; a tenth more for the path's own curvature.
+    window_s = max(2 * STEP_S, float(np.max(2.2 * a_max / j_max)))
+    # Below 1, for what lies between the samples; a start velocity may be the limit itself.
+    allowed = np.array([1 + _ROUNDING if moving else 0.9995, 0.999, 0.995])
+    shrink_v = shrink_a = 0.99
     worst = np.zeros(3)
     for attempt in range(_ATTEMPTS):
         allowed_v = np.maximum(v_max * shrink_v, np.minimum(v_max, 1.0001 * np.abs(velocity)))
@@ -74,12 +77,11 @@ def time_parametrise(names: Sequence[str], waypoints: Array, limits: Limits, sta
         path = _smoothed(names, profile, window_s)
         worst = np.array([float(np.max(peak / limit)) for peak, limit in zip(peaks(path), (v_max, a_max, j_max),
                                                                             strict=True)])
-        # A velocity above 1 only by rounding, and only when the start velocity is the limit itself.
-        if worst[0] <= 1 + _ROUNDING and worst[1] <= 1 and worst[2] <= 1:
+        if np.all(worst <= allowed):
             return path
         slower = max(1.0, worst[2] / 0.97) ** (1 / 3)
-        shrink_v *= min(1.0, 0.995 / worst[0]) / slower
-        shrink_a *= min(1.0, 0.995 / worst[1]) / slower**2
+        shrink_v *= min(1.0, 0.99 / worst[0]) / slower
+        shrink_a *= min(1.0, 0.99 / worst[1]) / slower**2
     raise PlanningError(f"no timing within the limits was found: the best reaches {worst[0]:.3f} of the velocity, "
                         f"{worst[1]:.3f} of the acceleration and {worst[2]:.3f} of the jerk limit. The waypoints may "
                         "turn too sharply for the start velocity.")
