@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,21 @@ def by_name(names: Sequence[str], values: Any, calibration: Calibration, what: s
     """Values (n,) of the calibration's joints as they stand in the message, NaN where it has none."""
     if len(names) != len(values):
         raise MessageError(f"joint state has {len(names)} names but {len(values)} {what}")
-    place = {name: i for i, name in enumerate(names)}
+    wanted, places = _places(tuple(names), calibration.names)
+    found = np.asarray(values, np.float64)[places]
+    if not np.all(np.isfinite(found)):
+        bad = [names[place] for place, value in zip(places, found, strict=True) if not np.isfinite(value)]
+        raise MessageError(f"joint state of {', '.join(bad)} is not finite")
     result = np.full(len(calibration.names), np.nan)
-    for i, name in enumerate(calibration.names):
-        if name in place:
-            result[i] = values[place[name]]
-            if not np.isfinite(result[i]):
-                raise MessageError(f"joint state of {name} is not finite")
+    result[wanted] = found
     return result
+
+
+@lru_cache(maxsize=64)
+def _places(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which of the ``wanted`` joints a message with these ``names`` carries, and where it has them."""
+    found = [(i, names.index(name)) for i, name in enumerate(wanted) if name in names]
+    return np.array([i for i, _ in found], np.intp), np.array([place for _, place in found], np.intp)
 
 
 def all_joints(message: Any, calibration: Calibration) -> Vector:
