@@ -70,6 +70,7 @@ class ExecutorNode(CorftLifecycleNode):
         self._destroy: list[Callable[[], Any]] = []
         self._logged: dict[str, float] = {}
         self._measured: Measured | None = None
+        self._activated_ns: int | None = None  # until the clock has moved since
         super().__init__("executor_node")
         self.add_post_set_parameters_callback(self._on_parameters)
 
@@ -138,15 +139,26 @@ class ExecutorNode(CorftLifecycleNode):
                           *(lambda s=s: self.destroy_service(s) for s in services)]
 
     def activate(self) -> None:
-        supervisor = self._running_supervisor
-        with supervisor.lock:  # somebody else may have moved the arm since: start from where it stands
-            supervisor.restart(self._now_ns())
-            supervisor.enabled = self.param("auto_enable") or not self._execute
+        self._activated_ns = self._now_ns()
+        self._running_supervisor.restart(self._activated_ns)
         self._source.release()
         waiting = ("nothing is sent (execute is false)" if not self._execute else
                    "moves at once" if self.param("auto_enable") else "call ~/enable to let the arm move")
         self.get_logger().info(f"chunk_mode {self.param('chunk_mode')}, planner {self.param('planner')}, speed_scale "
                                f"{self.param('speed_scale'):g}; {waiting}")
+
+    def _awake(self, now_ns: int) -> bool:
+        """Whether ROS time has moved since activation; begins when it first has.
+
+        Simulated time stood still while the transitions ran, and leaps when /clock is heard again.
+        """
+        if self._activated_ns is not None and now_ns != self._activated_ns:
+            self._activated_ns = None
+            supervisor = self._running_supervisor
+            with supervisor.lock:  # somebody else may have moved the arm before: start from where it stands
+                supervisor.restart(now_ns)
+                supervisor.enabled = self.param("auto_enable") or not self._execute
+        return self._activated_ns is None
 
     def deactivate(self) -> None:
         if self._supervisor is not None and self._work is not None:
@@ -202,7 +214,7 @@ class ExecutorNode(CorftLifecycleNode):
         except MessageError as error:  # as if it had not come: without good ones the watchdog stops the arm
             self._log("joint states", f"joint state ignored: {error}")
             return
-        if measured is None or not self.active:
+        if measured is None or not self.active or not self._awake(now_ns):
             return
         self._measured = measured
         supervisor = self._running_supervisor
@@ -217,6 +229,9 @@ class ExecutorNode(CorftLifecycleNode):
         if not self.active:
             return
         now_ns = self._now_ns()
+        if not self._awake(now_ns):
+            self._publish_status()
+            return
         supervisor = self._running_supervisor
         supervisor.fault("controller", self._watch.refusal if self._execute else None, now_ns)
         supervisor.tick(now_ns)
