@@ -36,6 +36,7 @@ PARSERS = {
     "bag_to_dataset": "main",
     "dataset": "main",
     "record": "main",
+    "doctor": "main",
     "trainer": "_arguments",
     "evaluate_live": "_parse",
     "demo": "parse",
