@@ -293,6 +293,24 @@ def test_a_chunk_that_was_planned_too_long_is_refused():
     assert late.reason is Reason.PLANNING_LATE and "0.005 s before the hand-off" in late.message
 
 
+def test_a_slow_machine_gets_a_later_hand_off_after_one_refusal():
+    robot = Robot()
+    robot.send()
+    robot.step(0.3)
+    executor, slow_ns = robot.supervisor.executor, 90_000_000
+    for reason in (Reason.PLANNING_LATE, None, None):
+        prepared = executor.prepare(robot.chunk(), robot.now_ns, Measured(robot.now_ns, robot.position, np.zeros(7)))
+        before = executor.running
+        outcome = executor.commit(prepared, robot.now_ns + slow_ns)
+        if reason is not None:
+            assert outcome.reason is reason
+        else:
+            assert check_command(outcome, before, executor.limits, planner()) == []
+            assert outcome.handoff_ns >= robot.now_ns + slow_ns + 10_000_000
+            robot.sent.append(outcome)
+        robot.step(0.2)
+
+
 def test_the_emergency_stop_lasts_until_it_is_released_and_enabled():
     robot = Robot()
     robot.send()

@@ -36,14 +36,16 @@ REST_RAD_S = 0.05
 LONGER_STOP, LONGER_STOP_S = 2.0, 0.2
 DELAYS_KEPT = 10
 TRANSPORT_S = 0.01  # to the controller
+PLANNING_RESERVE, LONGEST_LEAD_S = 1.25, 0.3
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A command that is not in force yet, the chunk it came from, and the executor's generation it continues."""
+    """A command that is not in force yet, the chunk it came from, when it came, and what it would continue."""
 
     command: Command
     chunk: Chunk
+    asked_ns: int
     generation: int
 
 
@@ -74,6 +76,7 @@ class ChunkExecutor:
         self._generation = 0
         self._history = _History()
         self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
+        self._planning_s: deque[float] = deque(maxlen=DELAYS_KEPT)
 
     @property
     def options(self) -> ExecutorOptions:
@@ -148,18 +151,19 @@ class ChunkExecutor:
             return refused.refusal
         except PlanningError as error:
             return Refusal(Reason.PLANNING_FAILED, f"the path can't be checked for collision: {error}")
-        return Prepared(command, single, generation)
+        return Prepared(command, single, now_ns, generation)
 
     def commit(self, prepared: Prepared, now_ns: int) -> Command | Refusal:
         """Put the command in force, unless something else was meanwhile or its hand-off is over."""
         command = prepared.command
         if prepared.generation != self._generation:
             return Refusal(Reason.SUPERSEDED, "a stop or another motion came while the chunk was planned")
+        self._planning_s.append((now_ns - prepared.asked_ns) * 1e-9)
         left_s = (command.handoff_ns - now_ns) * 1e-9
         if left_s < min(TRANSPORT_S, self.options.handoff_s / 4):
             return Refusal(Reason.PLANNING_LATE, f"planning ended {left_s:.3f} s before the hand-off, which leaves no "
-                                                 "time to send the motion; raise handoff_s (now "
-                                                 f"{self.options.handoff_s:.3f} s) or give the executor a core")
+                                                 "time to send the motion: the executor needs a core; the next "
+                                                 f"hand-off comes {self._lead_s:.3f} s after its chunk")
         self._history.add(prepared.chunk, now_ns)
         self._delays.append(command.delay_steps)
         return self._take(command)
@@ -206,6 +210,12 @@ class ChunkExecutor:
         start_ns, path = joined(standing(self.names, path.positions[0], now_ns), now_ns, handoff_ns, path)
         return self._take(Command("move", path, start_ns, handoff_ns, start_ns + round(path.duration_s * 1e9)))
 
+    @property
+    def _lead_s(self) -> float:
+        """From a chunk to its hand-off: ``handoff_s``, more where planning lately took longer than that leaves."""
+        slow_s = PLANNING_RESERVE * max(self._planning_s, default=0.0) + TRANSPORT_S
+        return max(self.options.handoff_s, min(slow_s, LONGEST_LEAD_S))
+
     def _take(self, command: Command) -> Command:
         self._running = command
         self._generation += 1
@@ -219,7 +229,7 @@ class ChunkExecutor:
         # At part of the speed every action is due later, and less of the chunk is over at the hand-off.
         chunk = replace(chunk, dt_s=chunk.dt_s / options.speed_scale)
         anchor = self._anchor(now_ns, measured)
-        handoff_ns = handoff_time(anchor, now_ns, options.handoff_s)
+        handoff_ns = handoff_time(anchor, now_ns, self._lead_s)
         start = anchor.state(handoff_ns)
         cut: Refusal | None = None
         if chunk.cartesian:
