@@ -58,8 +58,8 @@ def python(peer: Peer) -> str:
             try:
                 _build(folder, peer)
             except (OSError, subprocess.SubprocessError) as error:
-                said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-                raise PeerMissing(f"{peer.name} cannot be installed: {said[-1] if said else error!r}") from error
+                said = str(getattr(error, "stderr", None) or error).strip().splitlines() or [repr(error)]
+                raise PeerMissing(f"{peer.name} cannot be installed: {said[-1]}") from error
             ready.write_text(key)
     return str(folder / "bin" / "python")
 
