@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 class Episode:
     """Steps t = 0 … T−1 at the contract's rate.
 
-    ``images``: camera name → uint8 (T, H, W, 3) rgb. ``state`` float32 (T, S): measured joints [rad] and gripper
-    opening 0…1, from the latest samples not newer than tick t. ``action`` float32 (T, A): absolute joint positions
-    [rad] and gripper opening commanded at tick t + 1 step. The last step of a success carries reward 1.
+    ``images``: camera name → uint8 (T, H, W, 3) rgb; empty where the frames went to the encoders one by one.
+    ``state`` float32 (T, S): measured joints [rad], gripper opening 0…1, extra observations, from the latest samples
+    not newer than tick t. ``action`` float32 (T, A): what was commanded at tick t + 1, as ``contract.action_names``
+    says: absolute joints [rad], tool pose or twist, and gripper opening. The last step of a success carries reward 1.
     ``columns``: further scalar columns of the data set, each (T,), such as source stamps and ages.
     ``origin``: JSON-able notes on where the episode comes from.
     """
