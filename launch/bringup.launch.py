@@ -13,7 +13,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from corft.camera_node import CameraNode
+from corft.camera_parameters import CAMERA_PARAMETERS
 from corft.executor_parameters import EXECUTOR_PARAMETERS, SHARED_OPTIONS
 from corft.launch_arguments import LOG_LEVEL, NAMESPACE, USE_SIM_TIME, argument, chosen, value_type
 from corft.policy_checks import check_robot, checkpoint_folder
@@ -28,7 +28,7 @@ SHARED = ("contract", "chunk_mode", "handoff_s", "execute_steps")
 def generate_launch_description() -> LaunchDescription:
     """The lifecycle nodes and their manager; a bring-up that fails ends the launch with the reason."""
     share = FindPackageShare("corft")
-    cameras = chosen(CameraNode.PARAMETERS, "cameras")
+    cameras = chosen(CAMERA_PARAMETERS, "cameras")
     policy_rows = [row for row in POLICY_PARAMETERS if row.name not in SHARED]
     executor_rows = [row for row in EXECUTOR_PARAMETERS if row.name not in SHARED]
     both = SHARED_OPTIONS

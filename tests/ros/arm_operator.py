@@ -22,6 +22,7 @@ from corft_core.contract import Contract
 SCENE = CONTRACT.parent / "scene.yaml"
 HORIZON = 10
 STILL_RAD_S = 0.02
+BRAKED_S = 1.2  # hand-off, brake, and what a busy machine takes to hear of it; unbraked, a chunk goes on for longer
 # On a machine that is busy with other things planning may come too late; the next chunk is as good.
 BUSY_MACHINE = "PLANNING_LATE"
 PARAMETERS = {"contract": CONTRACT, "scene": SCENE, "use_sim_time": True, "handoff_s": 0.2}
@@ -54,12 +55,13 @@ class Operator(Node):
         self.speed = float(np.max(np.abs(np.array(message.velocity)[order])))
         self.fingers_m = message.position[names.index(self.contract.gripper.joint)]
 
-    def chunk(self, target: np.ndarray, opening: float = 1.0, step_rad: float = 0.06) -> ActionChunk:
+    def chunk(self, target: np.ndarray, opening: float = 1.0, step_rad: float = 0.06,
+              steps: int = HORIZON) -> ActionChunk:
         """A chunk from the present position towards ``target``, ``step_rad`` an action."""
         away = target - self.position
         length = max(float(np.max(np.abs(away))), 1e-9)
-        part = np.minimum(step_rad * np.arange(1, HORIZON + 1) / length, 1.0)
-        actions = np.column_stack([self.position + part[:, None] * away, np.full(HORIZON, opening)])
+        part = np.minimum(step_rad * np.arange(1, steps + 1) / length, 1.0)
+        actions = np.column_stack([self.position + part[:, None] * away, np.full(steps, opening)])
         self.number += 1
         return chunk_message(self.contract, self.stamp_ns, actions, chunk_number=self.number, policy_id="test",
                              value=float("nan"), inference_s=0.0)
@@ -91,10 +93,10 @@ class Operator(Node):
     def start_moving(self) -> None:
         """Send one long chunk and wait until the arm is under way."""
         goal = self.position.copy()
-        goal[0] += 0.6 if goal[0] < 0 else -0.6
-        answer = self.send(self.chunk(goal))
+        goal[0] += 1.2 if goal[0] < 0 else -1.2
+        answer = self.send(self.chunk(goal, steps=2 * HORIZON))
         while answer.reason == BUSY_MACHINE:
-            answer = self.send(self.chunk(goal))
+            answer = self.send(self.chunk(goal, steps=2 * HORIZON))
         assert answer.state == ExecutionStatus.EXECUTING, answer
         spin_until(self, lambda: self.speed > 0.2, "the arm to move")
 

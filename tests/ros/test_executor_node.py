@@ -10,6 +10,7 @@ import pytest
 from corft_msgs.msg import ExecutionStatus
 from corft_msgs.srv import Approach, ResetScene
 from ros.arm_operator import (
+    BRAKED_S,
     BUSY_MACHINE,
     PARAMETERS,
     SCENE,
@@ -113,7 +114,7 @@ def test_stop_service_brakes_until_enabled_and_home_is_planned(operator, executo
     enable(operator)
     operator.start_moving()
     assert call(operator, Trigger, f"{operator.arm_node}/stop", Trigger.Request()).success
-    assert operator.wait_still() < 0.8
+    assert operator.wait_still() < BRAKED_S
     answer = operator.send(operator.chunk(np.array(operator.contract.robot.home_rad)))
     assert (answer.state, answer.reason) == (ExecutionStatus.STOPPED, "STOP_REQUESTED")
     assert not call(operator, Trigger, f"{operator.arm_node}/home", Trigger.Request()).success
@@ -139,7 +140,7 @@ def test_deactivation_stops_the_arm(operator, executor):
     enable(operator)
     operator.start_moving()
     assert change_state(operator, operator.arm_node, DEACTIVATE) == [True]
-    assert operator.wait_still() < 0.8
+    assert operator.wait_still() < BRAKED_S
     assert operator.watch(0.5) < 0.01
     assert state_of(operator, operator.arm_node) == "inactive"
     assert change_state(operator, operator.arm_node, ACTIVATE) == [True]
@@ -150,7 +151,8 @@ def test_sigterm_stops_the_arm(operator, executor):
     enable(operator)
     operator.start_moving()
     executor.process.send_signal(signal.SIGTERM)
-    assert operator.wait_still() < 0.8
+    assert operator.wait_still() < BRAKED_S
+    assert "braking: SHUTDOWN" in executor.output
     assert operator.watch(0.5) < 0.01
     assert executor.wait() == 0
 
@@ -160,7 +162,7 @@ def test_killed_while_moving_it_leaves_an_arm_that_brakes_and_its_successor_wait
         enable(operator)
         operator.start_moving()
         process.process.kill()
-        assert operator.wait_still() < 2.0, "the trajectory's own braking tail"
+        assert operator.wait_still() < 5.0, "the chunk, then its own braking tail"
         assert operator.watch(0.5) < 0.01
     stood = operator.position.copy()
     operator.executors += 1

@@ -11,7 +11,7 @@ from corft_msgs.msg import ExecutionStatus
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros.arm_operator import BUSY_MACHINE, STILL_RAD_S, Operator, enable, executor_on, operator_on_a_cell
+from ros.arm_operator import BRAKED_S, BUSY_MACHINE, STILL_RAD_S, Operator, enable, executor_on, operator_on_a_cell
 from ros.graph import call, spin_until
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
@@ -47,7 +47,7 @@ def test_the_emergency_stop_holds_until_it_is_released_and_the_executor_enabled(
         button.publish(Bool(data=True))
         status = wait_for_reason(operator, "EMERGENCY_STOP")
         assert status.state in (ExecutionStatus.HOLDING, ExecutionStatus.STOPPED) and "topic estop" in status.message
-        assert operator.wait_still() < 0.8
+        assert operator.wait_still() < BRAKED_S
         assert try_to_enable(operator)[0] is False, "while it is pressed"
         released = call(operator, SetBool, f"{operator.arm_node}/estop", SetBool.Request(data=False))
         assert not released.success and "topic estop" in released.message, "the service does not undo the button"
@@ -57,7 +57,7 @@ def test_the_emergency_stop_holds_until_it_is_released_and_the_executor_enabled(
         enable(operator)
         operator.start_moving()
         assert call(operator, SetBool, f"{operator.arm_node}/estop", SetBool.Request(data=True)).success
-        assert operator.wait_still() < 0.8
+        assert operator.wait_still() < BRAKED_S
         assert not try_to_enable(operator)[0]
         assert call(operator, SetBool, f"{operator.arm_node}/estop", SetBool.Request(data=False)).success
         enable(operator)
@@ -79,7 +79,7 @@ def test_a_required_emergency_stop_that_nobody_publishes_stops_the_arm(operator:
         operator.destroy_publisher(button)
         status = wait_for_reason(operator, "EMERGENCY_STOP")
         assert "nobody publishes /estop" in status.message
-        assert operator.wait_still() < 0.8
+        assert operator.wait_still() < BRAKED_S
 
 
 def test_the_chunks_of_a_second_policy_are_refused_by_name_while_the_first_one_drives(operator: Operator) -> None:

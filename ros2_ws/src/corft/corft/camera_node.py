@@ -24,8 +24,9 @@ from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 
+from corft.camera_parameters import CAMERA_PARAMETERS
 from corft.image_views import read_image
-from corft.node_base import CONTRACT, ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, Param, qos_profile
+from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, qos_profile
 from corft.node_main import run_node
 from corft.stream_health import LOST_S, SILENT_S, StreamHealth
 from corft_core.contract import CameraStream
@@ -37,12 +38,7 @@ CHECK_S = 1.0
 class CameraNode(CorftLifecycleNode):
     """See the module's docstring."""
 
-    PARAMETERS = (
-        CONTRACT,
-        Param("cameras", "", "Names of the contract's cameras to serve, comma-separated; empty: all of them."),
-        Param("expected_rate_hz", 0.0, "Frame rate that losses are counted against; 0: median of what is seen.",
-              range=(0.0, 1000.0)),
-    )
+    PARAMETERS = CAMERA_PARAMETERS
 
     def __init__(self) -> None:
         self._cameras: tuple[CameraStream, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from corft_msgs.msg import ActionChunk, ExecutionStatus
+from corft_msgs.msg import ActionChunk
 from geometry_msgs.msg import Pose, PoseStamped
 from numpy.typing import NDArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -14,7 +14,7 @@ from corft.chunk_messages import duration_message, time_message
 from corft.controller_traits import Sending
 from corft_core.contract import Contract
 from corft_core.data.messages import joint_readings, sample_stamp_ns
-from corft_core.execution import Chunk, Command, Measured, Reason, RefusedError, Supervisor
+from corft_core.execution import Chunk, Command, Measured, Reason, RefusedError
 from corft_core.poses import pose_matrices, pose_vector
 from corft_core.trajectory import JointPath
 
@@ -22,7 +22,6 @@ Array = NDArray[np.float64]
 # The first point of a path that must not be joined to the measured state: in the past when the message arrives, and
 # not at time 0, which a controller refuses.
 LEAD_IN_S = 0.001
-COMMITTED_STEPS = 50
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -153,37 +152,3 @@ def _resampled(path: JointPath, sending: Sending) -> JointPath:
     if sending.lead_in and path.duration_s > 2 * LEAD_IN_S:
         times = np.concatenate([[LEAD_IN_S], times[times > 2 * LEAD_IN_S]])
     return path if times is path.times_s else JointPath(path.names, times, *path.sample(times))
-
-
-def status_message(supervisor: Supervisor, contract: Contract, now_ns: int) -> ExecutionStatus:
-    """What the supervisor does now; the caller fills in what is about the last chunk message."""
-    status = ExecutionStatus(state=getattr(ExecutionStatus, supervisor.activity(now_ns).value),
-                             tracking_error=supervisor.tracking_error_rad,
-                             speed_scale=supervisor.executor.options.speed_scale)
-    status.header.stamp = time_message(now_ns)
-    event = supervisor.event
-    if event is not None:
-        status.reason, status.message = event.reason.value, event.message
-    running = supervisor.executor.running
-    if running is not None:
-        status.queue = max(0.0, (running.end_ns - now_ns) * 1e-9)
-        status.splice_offset = running.splice_offset_rad
-        status.delay_steps = running.delay_steps
-        if supervisor.executor.options.mode == "rtc":
-            _fill_committed(status, supervisor, contract, now_ns)
-    return status
-
-
-def _fill_committed(status: ExecutionStatus, supervisor: Supervisor, contract: Contract, now_ns: int) -> None:
-    committed = supervisor.executor.committed_actions(now_ns, contract.step_ns * 1e-9, COMMITTED_STEPS)
-    if committed is None:
-        return
-    status.frozen_steps = int(committed.frozen)
-    status.committed.header.stamp = time_message(committed.stamp_ns)
-    status.committed.joint_names = list(contract.robot.joints)
-    status.committed.points = [
-        JointTrajectoryPoint(positions=row.tolist(),
-                             time_from_start=duration_message(round((j + 1) * committed.dt_s * 1e9)))
-        for j, row in enumerate(committed.positions)]
-    if committed.gripper is not None:
-        status.committed_gripper = committed.gripper.tolist()

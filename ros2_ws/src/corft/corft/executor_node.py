@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from corft_msgs.msg import ActionChunk, ExecutionStatus
 from corft_msgs.srv import Approach
 from rclpy.clock import Clock, ClockType
@@ -36,11 +35,12 @@ from corft.chunk_source import ChunkSource
 from corft.controller_watch import ControllerWatch
 from corft.dry_run import description
 from corft.emergency_stop import EmergencyStop
-from corft.executor_messages import JointStates, pose_from_message, status_message, trajectory_message
+from corft.executor_messages import JointStates, pose_from_message, trajectory_message
 from corft.executor_outputs import arm_output, controller_name, gripper_output
 from corft.executor_parameters import EXECUTOR_PARAMETERS, executor_options
+from corft.executor_status import diagnosis, status_message
 from corft.executor_work import ExecutorWork, warm_up
-from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, message_type, qos_profile
+from corft.node_base import CorftLifecycleNode, Diagnosis, message_type, qos_profile
 from corft.node_main import run_node
 from corft_core.contract import Contract
 from corft_core.data.messages import MessageError
@@ -322,26 +322,10 @@ class ExecutorNode(CorftLifecycleNode):
         self._status.publish(status)
 
     def diagnose(self) -> Iterable[Diagnosis]:
-        supervisor = self._running_supervisor
-        compute_s = list(supervisor.compute_s) or [0.0]
-        values = {**supervisor.counts, "enabled": supervisor.enabled, "chunk_mode": self.param("chunk_mode"),
-                  "speed_scale": supervisor.executor.options.speed_scale, "source": self._source.name,
-                  "replaced": self._work.replaced if self._work is not None else 0,
-                  "tracking_error_rad": supervisor.tracking_error_rad,
-                  "compute_p50_s": float(np.median(compute_s)), "compute_max_s": max(compute_s)}
-        if supervisor.stopped is not None:
-            yield Diagnosis(ERROR, f"stopped: {supervisor.stopped.reason}: {supervisor.stopped.message}", values)
-        elif supervisor.stale is not None:
-            yield Diagnosis(ERROR if supervisor.enabled else WARN, supervisor.stale.message, values)
-        elif self._execute and self._watch.refusal is not None:
-            refusal = self._watch.refusal
-            yield Diagnosis(ERROR if supervisor.enabled else WARN, f"{refusal.reason}: {refusal.message}", values)
-        elif not supervisor.enabled:
-            yield Diagnosis(OK, "disabled", values)
-        elif supervisor.event is not None:
-            yield Diagnosis(WARN, f"{supervisor.event.reason}: {supervisor.event.message}", values)
-        else:
-            yield Diagnosis(OK, "enabled" if self._execute else "dry run: nothing is sent", values)
+        assert self._work is not None
+        values = {"chunk_mode": self.param("chunk_mode"), "source": self._source.name, "replaced": self._work.replaced,
+                  "chunk_age_s": self._work.chunk_age_s}
+        yield diagnosis(self._running_supervisor, self._execute, self._watch.refusal, self._planner.alive, values)
 
     @property
     def _running_supervisor(self) -> Supervisor:
