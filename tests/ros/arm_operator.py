@@ -93,10 +93,10 @@ class Operator(Node):
     def start_moving(self) -> None:
         """Send one long chunk and wait until the arm is under way."""
         goal = self.position.copy()
-        goal[0] += 1.2 if goal[0] < 0 else -1.2
-        answer = self.send(self.chunk(goal, steps=2 * HORIZON))
+        goal[0] += 0.9 if goal[0] < 0 else -0.9
+        answer = self.send(self.chunk(goal, step_rad=0.045, steps=2 * HORIZON))
         while answer.reason == BUSY_MACHINE:
-            answer = self.send(self.chunk(goal, steps=2 * HORIZON))
+            answer = self.send(self.chunk(goal, step_rad=0.045, steps=2 * HORIZON))
         assert answer.state == ExecutionStatus.EXECUTING, answer
         spin_until(self, lambda: self.speed > 0.2, "the arm to move")
 
