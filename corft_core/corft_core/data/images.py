@@ -124,15 +124,16 @@ def prepare_image(image: Image, camera: CameraStream) -> Image:
 
 def _resized(image: Image, height: int, width: int) -> Image:
     """Averages over whole pixels as far as that goes, then interpolates: several times faster than averaging over
-    parts of pixels, and hardly to be told from it."""
+    parts of pixels, and hardly to be told from it. Below half the size, where interpolation would skip pixels, parts
+    are averaged all the same."""
     cv2 = _cv2()
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
     down, across = _factor(image.shape[0], height), _factor(image.shape[1], width)
     if down * across > 1:
         shape = (image.shape[1] // across, image.shape[0] // down)
-        image, shrinks = cv2.resize(image, shape, interpolation=cv2.INTER_AREA), False
+        image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
     if image.shape[:2] != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        skips = image.shape[0] >= 2 * height or image.shape[1] >= 2 * width
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if skips else cv2.INTER_LINEAR)
     return np.asarray(image, np.uint8)
 
 
