@@ -14,10 +14,10 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from corft.camera_parameters import CAMERA_PARAMETERS
-from corft.executor_parameters import EXECUTOR_PARAMETERS, SHARED_OPTIONS
+from corft.executor.parameters import EXECUTOR_PARAMETERS, SHARED_OPTIONS
 from corft.launch_arguments import LOG_LEVEL, NAMESPACE, USE_SIM_TIME, argument, chosen, value_type
-from corft.policy_checks import check_robot, checkpoint_folder
-from corft.policy_parameters import POLICY_PARAMETERS
+from corft.policy.checks import check_robot, checkpoint_folder
+from corft.policy.parameters import POLICY_PARAMETERS
 from corft_core.contract import Contract
 
 # One argument for parameters of two nodes that must agree: chunk_mode, handoff_s, and replan_steps, the actions taken

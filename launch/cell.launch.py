@@ -11,10 +11,10 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from corft.cell.teleop_parameters import TELEOP_PARAMETERS
 from corft.cell_node import CellNode
 from corft.launch_arguments import LOG_LEVEL, NAMESPACE, USE_SIM_TIME, argument, chosen, value_type
 from corft.node_base import Param
-from corft.teleop_parameters import TELEOP_PARAMETERS
 
 TELEOP = Param("teleop", False, "Start the scripted operator, who demonstrates the task.")
 

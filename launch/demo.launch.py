@@ -9,9 +9,9 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from corft.cell.teleop_parameters import TELEOP_PARAMETERS
 from corft.cell_node import CellNode
 from corft.launch_arguments import NAMESPACE, argument, chosen, value_type
-from corft.teleop_parameters import TELEOP_PARAMETERS
 
 EPISODES, REAL_TIME_FACTOR = 40, 4.0
 

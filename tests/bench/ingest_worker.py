@@ -22,7 +22,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from corft.node_base import qos_profile
-from corft.policy_inputs import PolicyInputs
+from corft.policy.inputs import PolicyInputs
 from corft_core.contract import Contract
 from corft_core.data.align import Aligner
 

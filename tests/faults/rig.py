@@ -36,7 +36,7 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from corft.cell_messages import path_of
+from corft.cell.messages import path_of
 from corft.chunk_messages import chunk_message
 from corft.node_base import qos_profile
 from corft_core.contract import Contract

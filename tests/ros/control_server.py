@@ -22,7 +22,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 
-from corft.cell_controller import controller_node
+from corft.cell.controller import controller_node
 from corft_core.cell.controller import JointTrajectoryController, TrajectoryRejected
 from corft_core.contract import Contract
 from corft_core.data.messages import joint_path

@@ -20,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from corft.cell_messages import path_of, trajectory_message
+from corft.cell.messages import path_of, trajectory_message
 from corft_core.cell.controller import TrajectoryRejected
 from corft_core.cell.scene import make_scene
 from corft_core.contract import Contract

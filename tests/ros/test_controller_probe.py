@@ -11,8 +11,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from ros.graph import CONTRACT, running, spin_until
 
-from corft.controller_probe import ControllerProbe
-from corft.controller_traits import Sending, traits
+from corft.executor.controller_probe import ControllerProbe
+from corft.executor.controller_traits import Sending, traits
 from corft_core.contract import Contract
 
 pytestmark = pytest.mark.ros

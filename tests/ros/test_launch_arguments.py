@@ -8,7 +8,7 @@ import sys
 import pytest
 from ros.graph import ROOT
 
-from corft.executor_parameters import EXECUTOR_PARAMETERS
+from corft.executor.parameters import EXECUTOR_PARAMETERS
 from corft.launch_arguments import argument, chosen, value_type
 from corft.node_base import Param
 

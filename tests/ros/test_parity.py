@@ -52,7 +52,7 @@ def live_observations(bag: Path, contract: Contract, ticks: list[int]) -> list[A
     from corft.camera_node import rgb_message
     from corft.image_views import read_image
     from corft.node_base import message_type
-    from corft.policy_inputs import PolicyInputs
+    from corft.policy.inputs import PolicyInputs
 
     node, aligner = rclpy.create_node("parity"), Aligner(contract, LATENESS_NS * 1e-9 + 1.0)
     inputs = PolicyInputs(node, contract, aligner, "camera_node/{camera}/image", lambda event: None)

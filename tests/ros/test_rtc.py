@@ -18,8 +18,8 @@ from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, call, change_state, running
 from ros.tiny_policy import INSTRUCTIONS, make_tiny_checkpoint
 from std_srvs.srv import SetBool
 
-from corft.executor_link import continued
-from corft.executor_messages import stamp_ns
+from corft.executor.messages import stamp_ns
+from corft.policy.executor_link import continued
 from corft_core.contract import Contract
 
 pytestmark = pytest.mark.ros

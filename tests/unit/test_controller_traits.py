@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from corft.controller_traits import STEP_S, Sending, traits
+from corft.executor.controller_traits import STEP_S, Sending, traits
 
 JOINTS = ("a", "b")
 JAZZY: dict[str, Any] = {

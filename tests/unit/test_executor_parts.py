@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from corft.chunk_source import ChunkSource
+from corft.executor.chunk_source import ChunkSource
 from corft.worker import Worker
 from corft_core.execution import Reason
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from corft.policy_checks import check_robot, checkpoint_folder, contract_conflicts, staleness
+from corft.policy.checks import check_robot, checkpoint_folder, contract_conflicts, staleness
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
 

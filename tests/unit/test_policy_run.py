@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corft.policy_run import PolicyRun
+from corft.policy.run import PolicyRun
 
 STEP_NS = 100_000_000
 

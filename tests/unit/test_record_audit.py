@@ -9,9 +9,9 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from corft.record_audit import audit
-from corft.record_command import recorded_topics
-from corft.record_session import Episode
+from corft.recording.audit import audit
+from corft.recording.command import recorded_topics
+from corft.recording.session import Episode
 from corft_core.contract import Contract
 from corft_core.data.messages import EPISODE_EVENT_DEFINITION, EPISODE_EVENT_TYPE
 

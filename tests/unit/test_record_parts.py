@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corft.record_checks import Finding, check
-from corft.record_command import (
+from corft.recording.checks import Finding, check
+from corft.recording.command import (
     command_text,
     full_name,
     qos_overrides,
@@ -20,9 +20,9 @@ from corft.record_command import (
     record_command,
     recorded_topics,
 )
-from corft.record_keys import Keys, Lines
-from corft.record_log import Summary, TopicLog, header_stamp_ns
-from corft.record_session import COMMANDS, CommandRefused, Session
+from corft.recording.keys import Keys, Lines
+from corft.recording.log import Summary, TopicLog, header_stamp_ns
+from corft.recording.session import COMMANDS, CommandRefused, Session
 from corft_core.contract import Contract
 from corft_core.data.messages import DISCARD, FAILURE, START, STOP, SUCCESS
 from corft_core.errors import CorftError

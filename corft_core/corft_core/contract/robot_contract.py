@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -134,13 +135,18 @@ class Contract:
 
     @classmethod
     def load(cls, path: str | Path) -> Contract:
-        """Read and validate a YAML or JSON file. Raises ContractError naming the file and the key."""
+        """Read and validate a YAML or JSON file; relative files of ``robot.description`` are looked for beside it.
+
+        Raises ContractError naming the file and the key.
+        """
         path = Path(path)
         data = _read(path)
         try:
-            return cls.from_dict(data)
+            contract = cls.from_dict(data)
         except ContractError as error:
             raise ContractError(f"contract {path}: {error}") from error
+        description = _beside(contract.robot.description, path.expanduser().absolute().parent)
+        return replace(contract, robot=replace(contract.robot, description=description))
 
     @classmethod
     def from_dict(cls, data: Any) -> Contract:
@@ -201,6 +207,18 @@ def load_features(path: str | Path) -> Contract | StateFeatures:
 
 def _items(kind: Any, data: Any, where: str) -> tuple[Any, ...]:
     return tuple(parse.build(kind, item, f"{where}[{i}]") for i, item in enumerate(parse.sequence(data, where)))
+
+
+def _beside(description: str, folder: Path) -> str:
+    """``description`` with its relative URDF, xacro and SRDF files in ``folder``, where the working folder has none."""
+
+    def placed(name: str) -> str:
+        file = Path(name)
+        if "://" in name or name.startswith("~") or file.suffix not in (".urdf", ".xacro", ".srdf", ".xml"):
+            return name
+        return str(folder / file) if (folder / file).is_file() or not file.is_file() else name
+
+    return ":".join(placed(name) for name in re.split(r":(?!//)", description))
 
 
 def _read(path: Path) -> Any:

@@ -22,7 +22,7 @@ PROGRAMS = ("bag_to_dataset", "dataset", "record", "doctor", "trainer", "evaluat
 setup(
     name="corft",
     version="0.1.0",
-    packages=["corft"],
+    packages=["corft", "corft.cell", "corft.executor", "corft.policy", "corft.recording"],
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/corft"]),
         (SHARE, ["package.xml"]),

@@ -27,8 +27,8 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from corft.cell_controller import controller_node
-from corft.cell_messages import (
+from corft.cell.controller import controller_node
+from corft.cell.messages import (
     camera_info_message,
     image_message,
     joint_state_message,

@@ -24,7 +24,7 @@ import numpy as np
 
 from corft.bag_to_dataset import EXIT_LOSSES
 from corft.processes import Child, MemoryWatch, announce, running, stopwatch
-from corft.record_command import command_for_this_machine, recorded_topics, write_qos
+from corft.recording.command import command_for_this_machine, recorded_topics, write_qos
 from corft_core import files
 from corft_core.cli import EXIT_OK, run_main
 from corft_core.contract import Contract

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    from corft.doctor_machine import Check, checkpoint_checks, contract_checks, machine
+    from corft.doctor_machine import Check, checkpoint_checks, contract_checks, machine, moveit_files
     from corft.node_base import default_contract_path
     from corft_core.contract import Contract
 
@@ -62,8 +62,11 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     def all_checks() -> Iterator[tuple[str, Check]]:
         for found in machine(arguments.planner, arguments.device):
             yield "machine", found
+        yield "contract", Check("contract", "ok", f"{path}: robot {contract.robot.name}")
         for found in contract_checks(contract, scene):
             yield "contract", found
+        if arguments.planner == "moveit":
+            yield "contract", moveit_files(contract, path.parent if scene is None else scene.parent)
         if arguments.checkpoint:
             for found in checkpoint_checks(arguments.checkpoint, contract):
                 yield "contract", found

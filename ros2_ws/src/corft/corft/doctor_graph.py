@@ -14,15 +14,15 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
-from corft.control_interfaces import optional_control_type
-from corft.controller_probe import ControllerProbe
-from corft.controller_traits import traits
 from corft.doctor_machine import Check
-from corft.executor_outputs import controller_name
+from corft.executor.control_interfaces import optional_control_type
+from corft.executor.controller_probe import ControllerProbe
+from corft.executor.controller_traits import traits
+from corft.executor.outputs import controller_name
 from corft.node_base import qos_profile
-from corft.record_checks import check
-from corft.record_command import full_name, recorded_topics
-from corft.record_monitor import Monitors, RecorderClock
+from corft.recording.checks import check
+from corft.recording.command import full_name, recorded_topics
+from corft.recording.monitor import Monitors, RecorderClock
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from corft.policy_checks import check_robot, checkpoint_folder
+from corft.policy.checks import check_robot, checkpoint_folder
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
 
@@ -130,6 +130,19 @@ def contract_checks(contract: Contract, scene: Path | None) -> Iterator[Check]:
                     "scene.yaml beside the contract")
     finally:
         planner.close()
+
+
+def moveit_files(contract: Contract, folder: Path) -> Check:
+    """Whether the folder moveit in ``folder`` holds what MoveIt needs for this robot; MoveIt itself isn't asked."""
+    from corft_core.planning import resolve_description
+    from corft_core.planning.moveit_config import moveit_config
+
+    try:
+        moveit_config(contract, folder / "moveit", resolve_description(contract.robot.description))
+    except CorftError as error:
+        return Check("MoveIt's files", "ERROR", str(error),
+                     "copy config/panda_cell/moveit and edit it: docs/how-to/your-robot.md")
+    return Check("MoveIt's files", "ok", f"{folder / 'moveit'} fits contract and SRDF")
 
 
 def _limits(contract: Contract, urdf: str) -> Iterator[Check]:

@@ -31,15 +31,15 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
-from corft.chunk_source import ChunkSource
-from corft.controller_watch import ControllerWatch
-from corft.dry_run import description
-from corft.emergency_stop import EmergencyStop
-from corft.executor_messages import JointStates, pose_from_message, trajectory_message
-from corft.executor_outputs import arm_output, controller_name, gripper_output
-from corft.executor_parameters import EXECUTOR_PARAMETERS, executor_options
-from corft.executor_status import diagnosis, status_message
-from corft.executor_work import ExecutorWork, warm_up
+from corft.executor.chunk_source import ChunkSource
+from corft.executor.controller_watch import ControllerWatch
+from corft.executor.dry_run import description
+from corft.executor.emergency_stop import EmergencyStop
+from corft.executor.messages import JointStates, pose_from_message, trajectory_message
+from corft.executor.outputs import arm_output, controller_name, gripper_output
+from corft.executor.parameters import EXECUTOR_PARAMETERS, executor_options
+from corft.executor.status import diagnosis, status_message
+from corft.executor.work import ExecutorWork, warm_up
 from corft.node_base import CorftLifecycleNode, Diagnosis, message_type, qos_profile
 from corft.node_main import run_node
 from corft_core.contract import Contract

@@ -30,13 +30,13 @@ from rclpy.task import Future
 from rclpy.time import Time
 
 from corft.chunk_messages import chunk_message, duration_message
-from corft.executor_link import ExecutorLink, shifted
 from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, load_contract, qos_profile
 from corft.node_main import run_node
-from corft.policy_checks import check_robot, checkpoint_folder, staleness
-from corft.policy_inputs import PolicyInputs
-from corft.policy_parameters import POLICY_PARAMETERS
-from corft.policy_run import PolicyRun
+from corft.policy.checks import check_robot, checkpoint_folder, staleness
+from corft.policy.executor_link import ExecutorLink, shifted
+from corft.policy.inputs import PolicyInputs
+from corft.policy.parameters import POLICY_PARAMETERS
+from corft.policy.run import PolicyRun
 from corft.stream_health import percentile
 from corft_core.contract import Contract
 from corft_core.data.align import Aligner

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from corft.record_command import PRESETS, command_text, recorded_topics, write_qos
+from corft.recording.command import PRESETS, command_text, recorded_topics, write_qos
 from corft_core.cli import run_main
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
@@ -98,7 +98,7 @@ def _main(arguments: argparse.Namespace) -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    from corft.record_run import Recorder
+    from corft.recording.run import Recorder
 
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

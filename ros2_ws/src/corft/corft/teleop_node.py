@@ -23,10 +23,10 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from corft.cell_messages import objects_of, stamp_message, trajectory_message
+from corft.cell.messages import objects_of, stamp_message, trajectory_message
+from corft.cell.teleop_parameters import TELEOP_PARAMETERS
 from corft.node_base import OK, CorftNode, Diagnosis, default_contract_path, qos_profile
 from corft.node_main import run_node
-from corft.teleop_parameters import TELEOP_PARAMETERS
 from corft_core.cell.grip import cell_gripper
 from corft_core.cell.kinematics import ArmKinematics
 from corft_core.cell.scene import Scene, make_scene, scene_name

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corft.record_command import RecordedTopic
-from corft.record_log import Summary, TopicLog
-from corft.record_session import Episode
+from corft.recording.command import RecordedTopic
+from corft.recording.log import Summary, TopicLog
+from corft.recording.session import Episode
 from corft_core.data.bag import Bag
 from corft_core.data.messages import MessageError
 

@@ -20,13 +20,13 @@ from rclpy.duration import Duration
 from rclpy.qos import QoSProfile
 
 from corft.processes import Child
-from corft.record_audit import Audit, AuditStopped, audit
-from corft.record_command import RecordedTopic, command_for_this_machine, write_qos
-from corft.record_keys import Command, Keyboard, Keys
-from corft.record_monitor import Monitors, RecorderClock, message_class
-from corft.record_preflight import POLL_S, SETTLE_S, preflight
-from corft.record_screen import Screen, status_line
-from corft.record_session import CommandRefused, Episode, Event, Session
+from corft.recording.audit import Audit, AuditStopped, audit
+from corft.recording.command import RecordedTopic, command_for_this_machine, write_qos
+from corft.recording.keys import Command, Keyboard, Keys
+from corft.recording.monitor import Monitors, RecorderClock, message_class
+from corft.recording.preflight import POLL_S, SETTLE_S, preflight
+from corft.recording.screen import Screen, status_line
+from corft.recording.session import CommandRefused, Episode, Event, Session
 from corft.stream_health import SILENT_S
 from corft_core import files
 from corft_core.contract import Contract

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
-from corft.arm_output import ArmAction, ArmOutput, ArmTopic
-from corft.gripper_output import GripperOutput
+from corft.executor.arm_output import ArmAction, ArmOutput, ArmTopic
+from corft.executor.gripper_output import GripperOutput
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
 

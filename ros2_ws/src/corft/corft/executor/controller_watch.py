@@ -7,10 +7,10 @@ from typing import Any
 
 from rclpy.node import Node
 
-from corft.arm_output import ArmOutput
-from corft.control_interfaces import optional_control_type
-from corft.controller_probe import ControllerProbe
-from corft.controller_traits import Sending, Traits, traits
+from corft.executor.arm_output import ArmOutput
+from corft.executor.control_interfaces import optional_control_type
+from corft.executor.controller_probe import ControllerProbe
+from corft.executor.controller_traits import Sending, Traits, traits
 from corft.node_base import qos_profile
 from corft_core.execution import Reason, Refusal
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from corft.record_command import RecordedTopic
-from corft.record_log import Summary
+from corft.recording.command import RecordedTopic
+from corft.recording.log import Summary
 
 # Clocks of one machine agree to the latency of a message; between machines NTP keeps them within this.
 AHEAD_S = 0.05

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from corft_msgs.msg import ActionChunk
 
-from corft.chunk_markers import ValueColour, chunk_markers, tool_path
-from corft.executor_messages import chunk_from_message, stamp_ns
+from corft.executor.chunk_markers import ValueColour, chunk_markers, tool_path
+from corft.executor.messages import chunk_from_message, stamp_ns
 from corft.worker import Worker
 from corft_core.contract import Contract
 from corft_core.execution import Chunk, Measured, Reason, Refusal, RefusedError, Supervisor

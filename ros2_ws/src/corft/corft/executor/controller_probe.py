@@ -11,7 +11,7 @@ from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 
-from corft.controller_traits import ASKED
+from corft.executor.controller_traits import ASKED
 
 Answer = Callable[[dict[str, Any] | None, set[str]], None]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
@@ -28,7 +29,10 @@ class EmergencyStop:
         # incompatible with publishers that are not latched or only best effort.
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         loose = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._subscriptions = [node.create_subscription(Bool, TOPIC, self._on_topic, qos) for qos in (latched, loose)]
+        # Which of them hears a publisher is no news.
+        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+        self._subscriptions = [node.create_subscription(Bool, TOPIC, self._on_topic, qos, event_callbacks=quiet)
+                               for qos in (latched, loose)]
         self._service = node.create_service(SetBool, "~/estop", self._on_service)
 
     @property

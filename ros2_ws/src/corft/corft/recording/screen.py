@@ -7,8 +7,8 @@ import os
 import shutil
 import sys
 
-from corft.record_log import Summary
-from corft.record_session import Session
+from corft.recording.log import Summary
+from corft.recording.session import Session
 
 IDLE_KEYS = "s start  p prompt  q quit"
 EPISODE_KEYS = "y success  n failure  d discard  x stop"

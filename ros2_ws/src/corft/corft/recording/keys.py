@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from corft.record_session import COMMANDS, KEYS
+from corft.recording.session import COMMANDS, KEYS
 
 # A key counts when nothing else comes for so long; a person's keys are further apart, a paste's are not.
 QUIET_S = 0.05

@@ -22,9 +22,9 @@ from rclpy.qos import (
 )
 from rosgraph_msgs.msg import Clock
 
-from corft.record_checks import Finding
-from corft.record_command import DEPTH, IMAGE_DEPTH, RecordedTopic
-from corft.record_log import Summary, TopicLog, header_stamp_ns
+from corft.recording.checks import Finding
+from corft.recording.command import DEPTH, IMAGE_DEPTH, RecordedTopic
+from corft.recording.log import Summary, TopicLog, header_stamp_ns
 from corft_core.data.topics import CLOCK_TOPIC
 from corft_core.errors import CorftError
 

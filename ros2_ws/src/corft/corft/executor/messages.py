@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from corft.chunk_messages import duration_message, time_message
-from corft.controller_traits import Sending
+from corft.executor.controller_traits import Sending
 from corft_core.contract import Contract
 from corft_core.data.messages import joint_readings, sample_stamp_ns
 from corft_core.execution import Chunk, Command, Measured, Reason, RefusedError

@@ -10,9 +10,9 @@ from typing import Any
 
 from rclpy.node import Node
 
-from corft.record_checks import check, table
-from corft.record_monitor import Monitors
-from corft.record_screen import Screen
+from corft.recording.checks import check, table
+from corft.recording.monitor import Monitors
+from corft.recording.screen import Screen
 from corft.stream_health import SILENT_S
 from corft_core.data.topics import CLOCK_TOPIC
 from corft_core.errors import CorftError

@@ -10,7 +10,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from trajectory_msgs.msg import JointTrajectory
 
-from corft.control_interfaces import control_type
+from corft.executor.control_interfaces import control_type
 from corft.node_base import qos_profile
 
 Failed = Callable[[str], None]

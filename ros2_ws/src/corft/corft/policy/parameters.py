@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corft.executor_parameters import SHARED_OPTIONS
+from corft.executor.parameters import SHARED_OPTIONS
 from corft.node_base import Param
 
 POLICY_PARAMETERS = (

@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectoryPoint
 
-from corft.control_interfaces import control_type
+from corft.executor.control_interfaces import control_type
 from corft.node_base import message_type, qos_profile
 from corft_core.contract import Contract
 from corft_core.data.messages import write_fields

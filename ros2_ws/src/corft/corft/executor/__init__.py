@@ -1,0 +1,1 @@
+"""What executor_node is made of."""

@@ -1,0 +1,1 @@
+"""What the guided recorder is made of."""
