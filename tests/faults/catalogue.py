@@ -27,7 +27,7 @@ Inject = Callable[[Rig, random.Random], None]
 @dataclass(frozen=True)
 class FaultKind:
     """``holds``: the arm has to come to rest because of it. ``silent``: the executor itself is gone or hangs, so that
-    no reason can be published. ``ends``: what ends with it, ``cell`` or ``graph``, and is started anew. ``cost_s``:
+    no reason can be published. ``ends``: what ends with it and is started anew, ``cell`` or ``graph``. ``cost_s``:
     about how long one takes."""
 
     name: str
@@ -307,7 +307,8 @@ def _busy(rig: Rig, rng: random.Random) -> None:
 def _processes() -> Iterator[FaultKind]:
     for program in ("policy_node", "camera_node"):
         yield FaultKind(f"kill -9 {program}", "processes", _kill(program), cost_s=5)
-    for program, ends in (("executor_node", ""), ("cell_node", "cell"), ("lifecycle_manager", "graph")):
+    yield FaultKind("kill -9 lifecycle_manager", "processes", _kill("lifecycle_manager"), cost_s=5)
+    for program, ends in (("executor_node", ""), ("cell_node", "cell")):
         yield FaultKind(f"kill -9 {program}", "processes", _kill(program), holds=True, silent=True, ends=ends,
                         cost_s=20)
     yield FaultKind("SIGTERM executor_node", "processes", _kill("executor_node", signal.SIGTERM), holds=True,

@@ -17,8 +17,8 @@ def description(command: Command, measured: Measured | None, limits: MotionLimit
     speed = float(np.max(np.abs(velocities) / limits.velocity))
     effort = float(np.max(np.abs(accelerations) / limits.acceleration))
     text = (f"dry run, not sent: {command.kind} {command.number}: {path.names[most]} would move most, "
-            f"{travel[most]:.3f} rad within {times_s[-1]:.2f} s; at most {100 * speed:.0f} % of the velocity and {100 * effort:.0f} % of the "
-            "acceleration limit")
+            f"{travel[most]:.3f} rad within {times_s[-1]:.2f} s; at most {100 * speed:.0f} % of the velocity and "
+            f"{100 * effort:.0f} % of the acceleration limit")
     if measured is not None:
         gap = np.abs(positions[0] - measured.position)
         joint = int(np.argmax(gap))
