@@ -17,7 +17,9 @@ import numpy as np
 from corft_msgs.action import RunPolicy
 from corft_msgs.msg import ActionChunk
 from lifecycle_msgs.msg import Transition
+from std_msgs.msg import Bool
 
+from corft.node_base import qos_profile
 from faults.channel import changed, delayed, dropped, duplicated, reordered
 from faults.rig import Rig, shift
 
@@ -370,10 +372,24 @@ def _deactivated(rig: Rig, rng: random.Random) -> None:
     rig.transition("executor_node", Transition.TRANSITION_ACTIVATE)
 
 
+def _emergency_stop(rig: Rig, rng: random.Random) -> None:
+    """Pressed, and released after a second."""
+    publisher = rig.node.create_publisher(Bool, "estop", qos_profile("reliable", 1))
+    try:
+        rig.wait(publisher.get_subscription_count, "the executor to listen to estop", 5.0)
+        publisher.publish(Bool(data=True))
+        rig.run(1.0)
+        publisher.publish(Bool(data=False))
+        rig.run(0.2)
+    finally:
+        rig.node.destroy_publisher(publisher)
+
+
 def _others() -> Iterator[FaultKind]:
     yield FaultKind("two policies at once", "graph", _second_policy)
     yield FaultKind("a camera dies and returns", "graph", _camera_returns, silent=True, cost_s=7)
     yield FaultKind("stop is called", "operator", _service("executor_node/stop"), holds=True)
+    yield FaultKind("the emergency stop is pressed", "operator", _emergency_stop, holds=True)
     yield FaultKind("home is called in motion", "operator", _service("executor_node/home"), cost_s=6)
     yield FaultKind("the operator disables", "operator", _disabled, holds=True)
     yield FaultKind("the executor is deactivated", "operator", _deactivated, holds=True)
