@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 # Folders of the repository, and the package's folder that documents call config/.
 ROOTS = dict.fromkeys(("corft_core", "ros2_ws", "launch", "tools", "tests", "docs", "requirements", ".ci"), ROOT)

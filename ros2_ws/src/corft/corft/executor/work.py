@@ -82,7 +82,7 @@ class ExecutorWork:
         now_ns = self._now_ns()
         success, text = self._supervisor.plan_pending(now_ns)
         self._after(now_ns)
-        if success:
+        if success and not self._dry:
             self._node.get_logger().info(text)
         self._done()
 
