@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from corft_msgs.msg import ActionChunk, ExecutionStatus
 from rclpy.node import Node
 from ros.graph import ACTIVATE, CONFIGURE, PATIENCE_S, call, change_state, running, spin_for, spin_until
@@ -54,17 +55,17 @@ class Watcher(Node):
         values = dict(zip(message.name, message.position, strict=True))
         self.stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         self.position = np.array([values[name] for name in CONTRACT.robot.joints])
-        assert CONTRACT.gripper is not None
-        self.finger = values[CONTRACT.gripper.joint]
+        self.finger = values.get("robotiq_85_left_knuckle_joint", np.nan)
         self.fastest = max(self.fastest, float(np.max(np.abs(message.velocity))))
 
-    def send_chunk(self, target: np.ndarray, opening: float) -> None:
-        """One chunk from the present position towards ``target``."""
+    def send_chunk(self, contract: Contract, target: np.ndarray) -> None:
+        """One chunk from the present position towards ``target``, the gripper, if any, closed."""
         away = target - self.position
         part = np.minimum(0.05 * np.arange(1, 11) / max(float(np.max(np.abs(away))), 1e-9), 1.0)
-        actions = np.column_stack([self.position + part[:, None] * away, np.full(10, opening)])
+        arm = self.position + part[:, None] * away
+        actions = arm if contract.gripper is None else np.column_stack([arm, np.zeros(10)])
         self.number += 1
-        self.chunks.publish(chunk_message(CONTRACT, self.stamp_ns, actions, chunk_number=self.number,
+        self.chunks.publish(chunk_message(contract, self.stamp_ns, actions, chunk_number=self.number,
                                           policy_id="test", value=float("nan"), inference_s=0.0))
 
 
@@ -89,10 +90,18 @@ def watcher(rclpy_context: None) -> Iterator[Watcher]:
     node.destroy_node()
 
 
-def test_the_executor_drives_the_arm_on_chunks_and_its_gripper_by_polarity(watcher: Watcher, tmp_path: Path) -> None:
-    command = [sys.executable, str(FOLDER / "driver.py"), str(FOLDER / "contract.yaml")]
+@pytest.mark.parametrize("gripper", [True, False])
+def test_the_executor_drives_the_arm_on_chunks_and_its_gripper_by_polarity(
+        watcher: Watcher, tmp_path: Path, gripper: bool) -> None:
+    plain = CONTRACT.to_dict()
+    if not gripper:
+        del plain["gripper"], plain["streams"]["gripper_command"]
+    contract, file = Contract.from_dict(plain), tmp_path / "contract.yaml"
+    file.write_text(yaml.safe_dump(plain))
+    shutil.copy(FOLDER / "scene.yaml", tmp_path)
+    command = [sys.executable, str(FOLDER / "driver.py"), str(file)]
     with process(command, ROOT, tmp_path / "driver.log"), \
-            running("executor_node", {"contract": FOLDER / "contract.yaml", "handoff_s": 0.2}) as executor:
+            running("executor_node", {"contract": file, "handoff_s": 0.2}) as executor:
         assert change_state(watcher, "executor_node", CONFIGURE, ACTIVATE) == [True, True]
         spin_until(watcher, lambda: watcher.stamp_ns > 0 and watcher.chunks.get_subscription_count() == 1, "the arm")
         enable = SetBool.Request(data=True)
@@ -100,12 +109,13 @@ def test_the_executor_drives_the_arm_on_chunks_and_its_gripper_by_polarity(watch
         target = HOME + np.array([-0.4, 0.1, 0.1, 0.0, 0.2, -0.3])
 
         def arrived() -> bool:
-            watcher.send_chunk(target, 0.0)
+            watcher.send_chunk(contract, target)
             spin_for(watcher, 0.25)
             return bool(np.max(np.abs(watcher.position - target)) < 0.02)
 
         spin_until(watcher, arrived, "the arm to be there")
-        spin_until(watcher, lambda: watcher.finger == 0.8, "the gripper to be closed")
+        if gripper:
+            spin_until(watcher, lambda: watcher.finger == 0.8, "the gripper to be closed")
         assert set(watcher.sent[0].joint_names) == set(CONTRACT.robot.joints)
         assert watcher.fastest <= max(CONTRACT.limits.velocity_rad_s) + 1e-6
         assert "Traceback" not in executor.output

@@ -1,7 +1,7 @@
 """A robot for docs/how-to/your-robot.md where there is none: `python3 tests/second_robot/driver.py CONTRACT`.
 
-Plays what a contract describes: joint states, a joint trajectory controller with its parameters, a gripper and the
-cameras, on the system's clock. It stands a little off home at first. From START to the end of an episode it is
+Plays what a contract describes: joint states, a joint trajectory controller with its parameters, a gripper if any and
+the cameras, on the system's clock. It stands a little off home at first. From START to the end of an episode it is
 commanded as by an operator, so that there is something to record.
 """
 
@@ -36,18 +36,19 @@ class Driver(Node):
 
     def __init__(self, contract: Contract) -> None:
         super().__init__("driver")
-        assert contract.gripper is not None and contract.gripper_command is not None
         self._contract = contract
+        gripper = contract.gripper_command
         self._home = np.array(contract.robot.home_rad)
         self._arm = JointTrajectoryController(contract.robot.joints, self._home + OFF_HOME_RAD)
-        self._finger = contract.gripper.open_position
+        self._fingers = [] if contract.gripper is None else [contract.gripper.open_position]
         self._episode_s: float | None = None
         self._states = self.create_publisher(JointState, contract.joint_state.topic, 10)
         self._commands = self.create_publisher(JointTrajectory, contract.arm_command.topic, 10)
-        self._grips = self.create_publisher(Float64MultiArray, contract.gripper_command.topic, 10)
+        if gripper is not None:
+            self._grips = self.create_publisher(Float64MultiArray, gripper.topic, 10)
+            self.create_subscription(Float64MultiArray, gripper.topic, self._grip, 10)
         self._pictures = [self.create_publisher(Image, camera.topic, 2) for camera in contract.cameras]
         self.create_subscription(JointTrajectory, contract.arm_command.topic, self._follow, 10)
-        self.create_subscription(Float64MultiArray, contract.gripper_command.topic, self._grip, 10)
         if contract.episode_event is not None:
             self.create_subscription(EpisodeEvent, contract.episode_event.topic, self._on_event, 10)
         self.create_timer(JOINTS_S, self._publish_joints)
@@ -66,7 +67,7 @@ class Driver(Node):
             self.get_logger().error(f"trajectory rejected: {error}")
 
     def _grip(self, message: Float64MultiArray) -> None:
-        self._finger = message.data[0]
+        self._fingers = [message.data[0]]
 
     def _on_event(self, event: EpisodeEvent) -> None:
         self._episode_s = self._now_s() if event.kind == EpisodeEvent.START else None
@@ -76,22 +77,22 @@ class Driver(Node):
         if self._episode_s is None:
             return
         gripper, elapsed = self._contract.gripper, self._now_s() - self._episode_s
-        assert gripper is not None
         goal = self._home.copy()
         goal[[0, 2]] += REACH_RAD * np.sin(elapsed) * np.array([1.0, -0.5])
         point = JointTrajectoryPoint(positions=goal.tolist())
         point.time_from_start.nanosec = 300_000_000
         self._commands.publish(JointTrajectory(joint_names=list(self._contract.robot.joints), points=[point]))
+        if gripper is None:
+            return
         closed = elapsed > 2.0
         self._grips.publish(Float64MultiArray(data=[gripper.closed_position if closed else gripper.open_position]))
 
     def _publish_joints(self) -> None:
         """In an order of its own: joints are told apart by name."""
         state = self._arm.desired(self._now_s())
-        assert self._contract.gripper is not None
-        message = JointState(name=[self._contract.gripper.joint, *reversed(self._contract.robot.joints)],
-                             position=[self._finger, *reversed(state.positions.tolist())],
-                             velocity=[0.0, *reversed(state.velocities.tolist())])
+        message = JointState(name=list(reversed(self._contract.joint_names)),
+                             position=[*self._fingers, *reversed(state.positions.tolist())],
+                             velocity=[*(0.0 for _ in self._fingers), *reversed(state.velocities.tolist())])
         message.header.stamp = self.get_clock().now().to_msg()
         self._states.publish(message)
 
