@@ -25,8 +25,9 @@ BRAKING = (ExecutionStatus.HOLDING, ExecutionStatus.STOPPED, ExecutionStatus.DIS
 
 @dataclass
 class Row:
-    """One fault. Times in ms: ``detect`` from breaking to the first status with a reason, ``hold`` from there to the
-    first status in which the arm holds or brakes, ``rest`` from breaking until the setpoint stands (robot's clock)."""
+    """One fault. Times in ms: ``detect`` from breaking to the first status with the reason that counts, ``hold`` from
+    there to the first status in which the arm holds or brakes, ``rest`` from breaking until the setpoint stands (robot's
+    clock). The reason that counts is the one for which the arm holds, else the first one."""
 
     fault: str
     family: str
@@ -60,23 +61,20 @@ def run_fault(rig: Rig, kind: FaultKind, rng: random.Random, planner: MotionPlan
     rejected = rig.setpoint.rejected
     broken_s, broken_cell_s = time.monotonic(), rig.cell_s
     kind.inject(rig, rng)
-    during = list(rig.statuses)
     outcome = _recover(rig, kind.ends)
     motion = rig.take_motion()
     seen = list(rig.statuses)
-    first = next((s for s in seen if s.status.reason), None)
+    held = next((s for s in seen if s.status.reason and _brakes(s.status)), None) if kind.holds else None
+    first = next((s for s in seen if s.status.reason and (held is None or s.status.reason == held.status.reason)), None)
     detect_s = None if first is None else first.time_s - broken_s
-    hold_s = None
-    if first is not None and kind.holds and not kind.silent:
-        held = next((s for s in seen if s.time_s >= first.time_s and s.status.state in BRAKING), None)
-        hold_s = None if held is None else held.time_s - first.time_s
+    hold_s = None if first is None or held is None or kind.silent else held.time_s - first.time_s
     rest_s = motion.rest_after(broken_cell_s) if kind.holds else None
     status = None if first is None else first.status
     return Row(
         fault=kind.name, family=kind.family, outcome=outcome, reason="" if status is None else status.reason,
         message="" if status is None else status.message, detect_ms=_ms(detect_s), hold_ms=_ms(hold_s),
         rest_ms=_ms(rest_s), **motion.shares(rig.contract), collisions=motion.collisions(planner),
-        rejected=max(0, rig.setpoint.rejected - rejected), unexplained=not kind.silent and _unexplained(motion, during),
+        rejected=max(0, rig.setpoint.rejected - rejected), unexplained=not kind.silent and _unexplained(motion, seen),
         seconds=round(time.monotonic() - began_s, 2))
 
 
@@ -91,12 +89,17 @@ def _recover(rig: Rig, ends: str) -> str:
     return f"recovered after a restart of the {ends}" if ends else "recovered"
 
 
+def _brakes(status: ExecutionStatus) -> bool:
+    """Whether the arm brakes, holds or stands; with NO_NEW_CHUNK the last chunk's own braking tail has begun."""
+    return status.state in BRAKING or status.reason == "NO_NEW_CHUNK"
+
+
 def _unexplained(motion: Motion, seen: Sequence[Seen]) -> bool:
-    """Whether the arm stood although chunks came, and no status said why."""
-    if motion.longest_rest_s() < STANDSTILL_S:
-        return False
-    return not any(s.status.reason or s.status.state in (ExecutionStatus.DISABLED, ExecutionStatus.STOPPED)
-                   for s in seen)
+    """Whether the arm stood although chunks came, and no status at that time said why."""
+    explained = [s.cell_s for s in seen if s.status.reason
+                 or s.status.state in (ExecutionStatus.DISABLED, ExecutionStatus.STOPPED)]
+    return any(not any(begin - STANDSTILL_S <= time_s <= end for time_s in explained)
+               for begin, end in motion.standstills(STANDSTILL_S))
 
 
 def _ms(seconds: float | None) -> float | None:

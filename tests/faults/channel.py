@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 import itertools
 import random
@@ -63,11 +64,11 @@ class Channel:
 
     def feed(self, message: Any) -> None:
         """Pass one message on."""
-        for delay_s, copy in self.fault(message):
+        for delay_s, arrival in self.fault(message):
             if delay_s <= 0:
-                self.publish(copy)
+                self.publish(arrival)
             else:
-                self._post.send(delay_s, self.publish, copy)
+                self._post.send(delay_s, self.publish, arrival)
 
 
 def dropped(share: float, rng: random.Random) -> Fault:
@@ -82,7 +83,7 @@ def delayed(shortest_s: float, longest_s: float, rng: random.Random) -> Fault:
 
 def duplicated(copies: int, apart_s: float) -> Fault:
     """Each message arrives ``copies`` times."""
-    return lambda message: [(i * apart_s, message) for i in range(copies)]
+    return lambda message: [(i * apart_s, copy.deepcopy(message)) for i in range(copies)]
 
 
 def reordered(rng: random.Random) -> Fault:

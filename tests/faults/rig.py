@@ -47,14 +47,15 @@ HORIZON, CHUNK_PERIOD_S = 10, 0.2
 STEP_RAD = 0.07
 REACH_RAD = 0.35
 PATIENCE_S = 60.0
-IN_FLIGHT_S = 0.2  # longest time from stamping a command to passing it on
+IN_FLIGHT_S = 1.0  # longest time from stamping a command to passing it on
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A status and when it came, steady time in s."""
+    """A status and when it came: steady time and the robot's clock, in s."""
 
     time_s: float
+    cell_s: float
     status: ExecutionStatus
 
 
@@ -169,13 +170,11 @@ class Rig:
         since_s = time.monotonic() - self._stepped_s
         if since_s > IN_FLIGHT_S:
             return self.offset_ns
-        if abs(self.offset_ns - self._offset_before_ns) < 100_000_000:
-            return self._offset_before_ns if since_s < IN_FLIGHT_S / 10 else self.offset_ns
         stamp_ns, now_ns = stamp.sec * 1_000_000_000 + stamp.nanosec, round(self.cell_s * 1e9)
         return min((self.offset_ns, self._offset_before_ns), key=lambda offset: abs(stamp_ns - offset - now_ns))
 
     def _on_status(self, status: ExecutionStatus) -> None:
-        self.statuses.append(Seen(time.monotonic(), status))
+        self.statuses.append(Seen(time.monotonic(), self.cell_s, status))
 
     # A policy that drives to and fro
 

@@ -55,13 +55,13 @@ class Motion:
         later = np.flatnonzero((self.times_s >= time_s) & self.resting())
         return None if not len(later) else float(self.times_s[later[0]] - time_s)
 
-    def longest_rest_s(self) -> float:
-        """Length of the longest standstill."""
-        longest = run = 0
-        for still in self.resting():
-            run = run + 1 if still else 0
-            longest = max(longest, run)
-        return longest * SAMPLE_S
+    def standstills(self, shortest_s: float) -> list[tuple[float, float]]:
+        """(from, to) of every standstill of at least ``shortest_s``."""
+        still = np.concatenate([[False], self.resting(), [False]]) if len(self.times_s) else np.zeros(2, bool)
+        edges = np.flatnonzero(np.diff(still.astype(np.int8)))
+        spans = [(float(self.times_s[a]), float(self.times_s[b - 1])) for a, b in zip(edges[::2], edges[1::2],
+                                                                                      strict=True)]
+        return [(begin, end) for begin, end in spans if end - begin >= shortest_s]
 
 
 class Setpoint:

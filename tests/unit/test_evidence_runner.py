@@ -101,7 +101,7 @@ def test_the_work_list_is_breadth_first_with_main_arms_first(tmp_path):
     assert order == [(task, seed, name) for name in ("sft", "v_only") for seed in (0, 1) for task in ("near", "far")]
 
 
-def test_lever_arms_run_on_the_tuning_tasks_of_the_cell_only(tmp_path):
+def test_lever_arms_run_on_few_tasks_with_few_seeds(tmp_path):
     made = Plan(Protocol(), tmp_path, tmp_path, {"cell": ("cup", "cube"), "metaworld": ("door",)},
                 chosen(["sft", "v_only", "sft_fixed"]), {}, RECIPES)
     pairs = {arm.name: set(made.pairs(arm)) for arm in made.arms}
@@ -159,7 +159,7 @@ def test_the_quick_part_and_tuning_never_mix_with_the_evidence():
     assert len(set(folders)) == 3
     assert not set(fixed.EVIDENCE.seeds) & set(fixed.TUNING.seeds)
     assert fixed.EVIDENCE.first_scene + fixed.EVIDENCE.trials <= fixed.TUNING.first_scene
-    assert fixed.TUNING.tasks == runner.TUNING_TASKS
+    assert fixed.TUNING.tasks == fixed.TUNING_TASKS
 
 
 def test_the_kept_command_names_no_folder_of_this_machine():

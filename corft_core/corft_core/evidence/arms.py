@@ -34,7 +34,7 @@ class Arm:
     """One recipe. ``parent``: the arm whose stage 1, and critic where its settings agree, this one starts from.
 
     ``run_time``: not trained, the parent's checkpoint used with other ``policy.selection`` settings.
-    ``main`` arms run on every task, the others on Meta-World and on the cell's tuning tasks. ``suites``: empty = all.
+    ``main`` arms run on every task and seed, the others on LEVER_TASKS with LEVER_SEEDS seeds. ``suites``: empty = all.
     """
 
     name: str

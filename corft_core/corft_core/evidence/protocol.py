@@ -23,6 +23,8 @@ SPLITS = {"random": ("ind", "ood"), "fixed": ("fixed_ind", "ood")}
 SUITES = {"cell": "corft_core.cell.suite:CellSuite", "metaworld": "corft_core.benchmarks.metaworld:MetaWorldSuite"}
 TUNING_TASKS = ("cup", "bottle")
 """Tasks of the cell on which the recipe was tuned, with seeds and scenes of their own."""
+LEVER_TASKS, LEVER_SEEDS = (*TUNING_TASKS, "drawer-open-v3", "push-v3"), 3
+"""Arms that are not main ones run on these tasks, with the first so many seeds."""
 PRECISION_TASK = "cube"
 """Declared negative control: a grasp limited by precision, where the demonstrations hold nothing better."""
 

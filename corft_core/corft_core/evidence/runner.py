@@ -19,7 +19,7 @@ from corft_core.cli import EXIT_INTERRUPTED
 from corft_core.errors import CorftError
 from corft_core.evidence import records
 from corft_core.evidence.arms import ARMS, RECIPES, Arm, settings_of
-from corft_core.evidence.protocol import SUITES, TUNING_TASKS, Protocol
+from corft_core.evidence.protocol import LEVER_SEEDS, LEVER_TASKS, SUITES, Protocol
 from corft_core.learning.loop import Interrupted
 
 PATIENCE_S = 30.0
@@ -53,13 +53,17 @@ class Plan:
         """(suite, task) pairs on which an arm runs."""
         for suite, tasks in self.tasks.items():
             if not arm.suites or suite in arm.suites:
-                yield from ((suite, task) for task in tasks
-                            if arm.main or suite != "cell" or task in TUNING_TASKS)
+                levers = [task for task in tasks if task in LEVER_TASKS] or tasks
+                yield from ((suite, task) for task in (tasks if arm.main else levers))
+
+    def seeds(self, arm: Arm) -> Sequence[int]:
+        """Seeds with which an arm runs."""
+        return self.protocol.seeds if arm.main else self.protocol.seeds[:LEVER_SEEDS]
 
     def runs(self) -> list[tuple[str, str, int, Arm]]:
         """All runs, breadth first: the main arms of every task with the first seed, then the next seed, …"""
         wanted = [(suite, task, seed, arm) for arm in self.arms for suite, task in self.pairs(arm)
-                  for seed in self.protocol.seeds]
+                  for seed in self.seeds(arm)]
         place = [(suite, task) for suite, tasks in self.tasks.items() for task in tasks]
         seeds = list(self.protocol.seeds)
         return sorted(wanted, key=lambda run: (not run[3].main, seeds.index(run[2]), place.index((run[0], run[1]))))
