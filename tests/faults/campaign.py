@@ -26,8 +26,8 @@ BRAKING = (ExecutionStatus.HOLDING, ExecutionStatus.STOPPED, ExecutionStatus.DIS
 @dataclass
 class Row:
     """One fault. Times in ms: ``detect`` from breaking to the first status with the reason that counts, ``hold`` from
-    there to the first status in which the arm holds or brakes, ``rest`` from breaking until the setpoint stands (robot's
-    clock). The reason that counts is the one for which the arm holds, else the first one."""
+    there to the first status in which the arm holds or brakes, ``rest`` from breaking until the setpoint stands, by the
+    robot's clock. The reason that counts is the one for which the arm holds, else the first one."""
 
     fault: str
     family: str
