@@ -13,7 +13,7 @@ from point_suite import PointSuite
 from corft_core.errors import CorftError
 from corft_core.evidence import __main__ as program
 from corft_core.evidence import protocol as fixed
-from corft_core.evidence import records, runner
+from corft_core.evidence import records
 from corft_core.evidence.arms import ARMS, RECIPES, chosen, configure
 from corft_core.evidence.group import Group, command
 from corft_core.evidence.protocol import Protocol
