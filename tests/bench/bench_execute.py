@@ -2,9 +2,9 @@
 
 Time: processor time of ChunkExecutor.accept, 7 joints, 16 actions, five boxes. Seams: the setpoint of a controller with
 joint_trajectory_controller's rules, driven by the same stream of noisy chunks through every chunk mode, beside naive
-replacement and a publisher of one point an action; at 10, 20 and 30 chunks a second for the default mode. Success: see
-chunk_delay.py; CHUNK_DELAY_TRIALS in the environment sets its trials (0: leave it out), CHUNK_DELAY_POLICY and
-CHUNK_DELAY_TASK another policy than the demo's.
+replacement and a publisher of one point an action; at 10, 20 and 30 chunks a second for the default mode. Live latency:
+see execute_live.py. Success: see chunk_delay.py; CHUNK_DELAY_TRIALS in the environment sets its trials (0: leave it
+out), CHUNK_DELAY_POLICY and CHUNK_DELAY_TASK another policy than the demo's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import chunk_delay
+import execute_live
 import numpy as np
 from chunk_streams import CELL, ByExecutor, Driven, Naive, OnePointPerAction, Sender, Stream, drive, five_boxes
 
@@ -45,6 +46,7 @@ def measure() -> dict[str, Any]:
         for name, sender in (("splice", ByExecutor(contract, planner, ExecutorOptions())), ("naive", Naive())):
             result |= _seams(f"{name}_{rate_hz}hz", fast, contract, drive(fast, contract, sender))
     planner.close()
+    result |= execute_live.measure()
     trials = int(os.environ.get("CHUNK_DELAY_TRIALS", "10"))
     if trials:
         policy = os.environ.get("CHUNK_DELAY_POLICY")
