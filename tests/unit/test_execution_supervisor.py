@@ -465,3 +465,20 @@ def test_a_chunk_into_the_table_is_cut_before_it_and_then_refused():
     assert planner().first_collision(answer.path.positions) is None
     rest = executor.running.path.positions[-1]
     assert planner().in_collision(rest) == []
+
+
+
+def test_a_process_that_hung_takes_no_chunk_by_the_simulated_time_it_remembers(monkeypatch):
+    from corft_core.execution import supervisor as module
+
+    steady_s = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: steady_s[0])
+    robot = Robot(simulated=True)
+    robot.supervisor.joint_state(Measured(robot.now_ns, robot.position, np.zeros(7)), robot.now_ns)
+    steady_s[0] += 1.5  # the process hung, and what the clock said meanwhile waits in its queue
+    answer = robot.supervisor.chunk(robot.chunk(), robot.now_ns)
+    assert isinstance(answer, Refusal) and answer.reason == Reason.OBSERVATION_STALE and "heard" in answer.message
+    later = Measured(robot.now_ns + 1_500_000_000, robot.position, np.zeros(7))
+    robot.supervisor.joint_state(later, robot.now_ns)
+    answer = robot.supervisor.chunk(robot.chunk(), robot.now_ns)
+    assert isinstance(answer, Refusal), "the joint states were served before the clock"

@@ -29,6 +29,8 @@ REANCHOR_RAD = 0.05
 SETTLED_RAD = 0.01  # an arm that stands so close to its command stands where the controller holds it
 SETTLE_NS = 200_000_000
 MOVE_SCALE = 0.5
+# A simulated clock that this process did not follow, because it hung: by steady time, or by the joint states' stamps.
+SILENT_S, BEHIND_NS = 0.5, 200_000_000
 MoveKind = Literal["home", "park", "approach", "recover", "detour"]
 
 
@@ -74,6 +76,7 @@ class Supervisor:
         self._watchdog, self._clock_watch = Watchdog(contract), ClockWatch(simulated)
         self._gripper = GripperSchedule()
         self._measured: Measured | None = None
+        self._heard_s = 0.0  # steady time of the last joint state
         self._move: tuple[MoveKind, NDArray[np.float64] | None] | None = None
         self._settling = False  # after a jump of a simulation's clock, until the arm stands
         self._ended: Command | None = None  # the chunk whose end without a successor was reported
@@ -143,7 +146,7 @@ class Supervisor:
             before = None if self._check_clock(now_ns) else self._measured
             if before is not None and measured.stamp_ns < before.stamp_ns:
                 return  # overtaken on its way
-            self._measured = measured
+            self._measured, self._heard_s = measured, time.monotonic()
             jump = self._watchdog.teleported(before, measured)
             if jump is not None and self._simulated:
                 self._forget(jump, now_ns)
@@ -339,6 +342,11 @@ class Supervisor:
         stale = self._watchdog.stale(now_ns, self._measured)
         if stale is not None or self._measured is None:
             raise RefusedError(stale.reason if stale else Reason.NO_JOINT_STATE, stale.message if stale else "")
+        silent_s = time.monotonic() - self._heard_s
+        if self._simulated and self._clock is not None and (
+                silent_s > SILENT_S or self._measured.stamp_ns - now_ns > BEHIND_NS):
+            raise RefusedError(Reason.OBSERVATION_STALE, f"simulated time may have gone on: nothing was heard for "
+                                                         f"{silent_s:.2f} s (does this process get a core?)")
         return self._measured
 
     def _check_clock(self, now_ns: int) -> bool:
