@@ -482,3 +482,21 @@ def test_a_process_that_hung_takes_no_chunk_by_the_simulated_time_it_remembers(m
     robot.supervisor.joint_state(later, robot.now_ns)
     answer = robot.supervisor.chunk(robot.chunk(), robot.now_ns)
     assert isinstance(answer, Refusal), "the joint states were served before the clock"
+
+
+def test_a_simulation_may_stand_and_hurry_after_but_not_leap_much_later():
+    steady_ns, clock_ns = [0], [10**12]
+    watch = ClockWatch(simulated=True, steady_ns=lambda: steady_ns[0])
+
+    def run(seconds: float, rate: float) -> list[int]:
+        jumps = []
+        for _ in range(round(seconds / 0.02)):
+            steady_ns[0] += 20_000_000
+            clock_ns[0] += round(rate * 20_000_000)
+            jumps.append(watch.jump_ns(lambda: clock_ns[0]))
+        return [jump for jump in jumps if jump]
+
+    assert run(1.0, 1.0) == run(1.5, 0.0) == run(0.4, 4.0) == [], "it stands, and makes up for it"
+    assert run(1.5, 0.0) == run(3.0, 1.0) == [], "it stands, and goes on later than before"
+    clock_ns[0] += 400_000_000
+    assert len(run(1.0, 1.0)) == 1, "what it lost is forgiven, not owed"

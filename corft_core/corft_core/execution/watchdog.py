@@ -18,6 +18,7 @@ CLOCK_LEAP_NS = 20_000_000
 READING_NS = 5_000_000
 SIMULATION_LEAP_NS = 150_000_000
 SIMULATION_RATE = 5
+FORGIVEN_NS = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ class ClockWatch:
     """Sees the clock of stamps and commands go back or leap, by a clock that does neither.
 
     A robot's clock goes as fast as time. A simulation's may stand, hurry after, and run up to SIMULATION_RATE times as
-    fast, so only a leap beyond where it was ever before counts.
+    fast, so only a leap beyond where it was before counts; what it lost more than FORGIVEN_NS ago is not made up.
     """
 
     def __init__(self, simulated: bool, steady_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._simulated, self._steady_ns = simulated, steady_ns
         self._last: tuple[int, int] | None = None
-        self._furthest_ns = 0
+        self._furthest_ns = self._level_ns = self._level_since_ns = 0
 
     def jump_ns(self, clock: Callable[[], int]) -> int:
         """By how much the clock jumped since the last call; 0 when it went on as it should."""
@@ -101,7 +102,8 @@ class ClockWatch:
         last, self._last = self._last, (now_ns, steady_ns)
         ahead_ns = now_ns - steady_ns
         if last is None:
-            self._furthest_ns = ahead_ns
+            self._furthest_ns = self._level_ns = ahead_ns
+            self._level_since_ns = steady_ns
             return 0
         passed_ns, real_ns = now_ns - last[0], steady_ns - last[1]
         if self._simulated:
@@ -109,5 +111,8 @@ class ClockWatch:
             jumped = passed_ns < 0 or leap_ns > SIMULATION_LEAP_NS
         else:
             jumped = abs(passed_ns - real_ns) > CLOCK_LEAP_NS
-        self._furthest_ns = ahead_ns if jumped else max(self._furthest_ns, ahead_ns)
+        if abs(ahead_ns - self._level_ns) > SIMULATION_LEAP_NS // 2:
+            self._level_ns, self._level_since_ns = ahead_ns, steady_ns
+        settled = steady_ns - self._level_since_ns > FORGIVEN_NS
+        self._furthest_ns = ahead_ns if jumped or settled else max(self._furthest_ns, ahead_ns)
         return passed_ns - real_ns if jumped else 0
