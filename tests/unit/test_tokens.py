@@ -71,7 +71,7 @@ def test_jacobi_equals_decoding_one_by_one(seed):
 
 @pytest.mark.slow
 def test_jacobi_equals_decoding_one_by_one_on_thousands_of_random_models():
-    assert sum(compare_decoders(seed) for seed in range(2000)) == 36_000
+    assert sum(compare_decoders(seed) for seed in range(1000)) == 18_000
 
 
 def test_a_whole_pass_says_what_the_cache_says():
