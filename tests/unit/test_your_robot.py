@@ -1,8 +1,8 @@
 """docs/how-to/your-robot.md, followed on a second arm as far as no robot is needed.
 
 Fenced blocks carry a word after the language: `offline` is run here, `live` and `stays` are run in
-tests/ros/test_your_robot_live.py, `installed` needs a ROS installation; `changes` and `scene.yaml` make tests/second_robot.
-With `expect=` the output must have that text, and the exit code may be any.
+tests/ros/test_your_robot_live.py, `installed` needs a ROS installation; `changes` and `scene.yaml` make
+tests/second_robot. With `expect=` the output must have that text, and the exit code may be any.
 """
 
 from __future__ import annotations
