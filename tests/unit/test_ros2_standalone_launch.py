@@ -50,7 +50,9 @@ class Launcher:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {**os.environ, "PYTHONPATH": str(TOOLS), "ROS_LOG_DIR": str(folder / "log")}
+        # The rest of the path: this project's launch files read the nodes' parameter tables.
+        paths = os.pathsep.join([str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.environment = {**os.environ, "PYTHONPATH": paths, "ROS_LOG_DIR": str(folder / "log")}
 
     def write(self, *entities: str, name: str = "a.launch.py") -> Path:
         """A launch file with the given entities, as source text."""

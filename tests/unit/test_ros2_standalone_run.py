@@ -67,7 +67,8 @@ def test_every_command_in_the_documents_is_supported(monkeypatch: pytest.MonkeyP
     from ros2_standalone.cli import VERBS
 
     root = TOOLS.parent
-    texts = [path.read_text() for path in (root / "README.md", *(root / "docs").glob("**/*.md")) if path.is_file()]
+    texts = [re.sub(r"```sh installed\n.*?```", "", path.read_text(), flags=re.DOTALL)  # needs ROS 2, and says so
+             for path in (root / "README.md", *(root / "docs").glob("**/*.md")) if path.is_file()]
     used = {match for text in texts for match in re.findall(r"^\s*ros2 ([a-z]+) +([a-z_]+)", text, re.MULTILINE)}
     for verb, word in sorted(used):
         assert verb in VERBS, f"ros2 {verb}"
