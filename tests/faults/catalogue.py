@@ -261,8 +261,8 @@ def _step_clock(amount_s: float) -> Inject:
 
 
 def _clock() -> Iterator[FaultKind]:
-    # A smaller step of a simulated clock can't be told from a simulator that runs unevenly.
-    for amount_s in (0.4, 3.0, 600.0, -0.4, -3.0):
+    # A smaller step forward can't be told from a simulator that runs unevenly.
+    for amount_s in (3.0, 600.0, -0.4, -3.0):
         yield FaultKind(f"clock: {'forward' if amount_s > 0 else 'back'} {abs(amount_s):g} s", "clock",
                         _step_clock(amount_s))
     yield FaultKind("clock: stands for 1.5 s", "clock", _on("clock", lambda rng: dropped(1.0, rng), 1.5))

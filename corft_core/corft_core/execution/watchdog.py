@@ -16,7 +16,8 @@ from corft_core.execution.spline import State
 Array = NDArray[np.float64]
 CLOCK_LEAP_NS = 20_000_000
 READING_NS = 5_000_000
-SIMULATION_LEAP_NS = 150_000_000
+# A fast simulation on a busy machine stands for some tenths of a second and hurries after; its arm does the same.
+SIMULATION_LEAP_NS, LEVEL_NS = 1_000_000_000, 75_000_000
 SIMULATION_RATE = 5
 FORGIVEN_NS = 2_000_000_000
 
@@ -111,7 +112,7 @@ class ClockWatch:
             jumped = passed_ns < 0 or leap_ns > SIMULATION_LEAP_NS
         else:
             jumped = abs(passed_ns - real_ns) > CLOCK_LEAP_NS
-        if abs(ahead_ns - self._level_ns) > SIMULATION_LEAP_NS // 2:
+        if abs(ahead_ns - self._level_ns) > LEVEL_NS:
             self._level_ns, self._level_since_ns = ahead_ns, steady_ns
         settled = steady_ns - self._level_since_ns > FORGIVEN_NS
         self._furthest_ns = ahead_ns if jumped or settled else max(self._furthest_ns, ahead_ns)
