@@ -21,6 +21,7 @@ from corft_core.execution import (
     Supervisor,
     check_command,
 )
+from corft_core.execution.limits import dense
 from corft_core.execution.watchdog import ClockWatch
 from corft_core.planning import make_planner
 
@@ -501,3 +502,13 @@ def test_a_simulation_may_stand_and_hurry_after_but_not_leap_much_later():
     clock_ns[0] += 1_200_000_000
     assert len(run(1.0, 1.0)) == 1, "what it lost is forgiven, not owed"
     assert run(2.0, 2.0) == run(0.4, 0.0) == run(0.1, 8.0) == [], "a fast one hurries after as well"
+
+
+@pytest.mark.parametrize("age_s", [0.05, 0.3, 0.5])
+def test_a_late_chunk_is_caught_up_with_hardly_faster_than_the_speed_scale_allows(age_s):
+    robot = Robot()
+    robot.supervisor.set_speed_scale(0.25)
+    command = robot.send(robot.chunk(rate_rad_s=0.9, age_s=age_s))
+    assert isinstance(command, Command)
+    _, (_, velocities, _, _) = dense(command.path)
+    assert np.max(np.abs(velocities)) < 0.4 * CONTRACT.limits.velocity_rad_s[0]

@@ -244,8 +244,9 @@ class ChunkExecutor:
         waypoints, offset = splice.blended(
             waypoints, anchor.states(due_ns), overlap_s, splice.running_weight(waypoints, len(raw.positions), options),
             options.max_splice_rad, self.names)
-        waypoints = stretched(waypoints, start, self.limits.scaled(RESERVE), self.names, options.steepest,
-                              options.max_gap_rad)
+        # A chunk that comes late is caught up with, but hardly faster than the speed scale allows.
+        slower = replace(self.limits, velocity=RESERVE * options.speed_scale * self.limits.velocity)
+        waypoints = stretched(waypoints, start, slower, self.names, options.steepest, options.max_gap_rad)
         draft = Command("chunk", anchor.path, now_ns, handoff_ns, handoff_ns, number=chunk.number,
                         delay_steps=waypoints.dropped, splice_offset_rad=offset, truncated=cut)
         return self._paths.complete(draft, start, waypoints, anchor, now_ns), single
