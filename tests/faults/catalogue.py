@@ -377,8 +377,9 @@ def _emergency_stop(rig: Rig, rng: random.Random) -> None:
     publisher = rig.node.create_publisher(Bool, "estop", qos_profile("reliable", 1))
     try:
         rig.wait(publisher.get_subscription_count, "the executor to listen to estop", 5.0)
-        publisher.publish(Bool(data=True))
-        rig.run(1.0)
+        for _ in range(10):
+            publisher.publish(Bool(data=True))
+            rig.run(0.1)
         publisher.publish(Bool(data=False))
         rig.run(0.2)
     finally:
