@@ -175,11 +175,7 @@ def test_a_scripted_session_becomes_a_data_set(robot: Callable[..., Robot], tmp_
 def test_sigterm_closes_the_bag_and_discards_the_episode_under_way(robot: Callable[..., Robot], tmp_path: Path) -> None:
     robot()
     bag = tmp_path / "bag"
-    process = start(bag, "--contract", CONTRACT, "--prompt", "pick")
-    assert process.stdin is not None
-    process.stdin.write("start\n")
-    process.stdin.flush()
-    seen = read_until(process, "episode 1 started")
+    process, seen = start_an_episode(bag)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
@@ -194,11 +190,7 @@ def test_sigterm_closes_the_bag_and_discards_the_episode_under_way(robot: Callab
 def test_the_bag_is_closed_when_the_recorder_itself_is_killed(robot: Callable[..., Robot], tmp_path: Path) -> None:
     robot()
     bag = tmp_path / "bag"
-    process = start(bag, "--contract", CONTRACT, "--prompt", "pick")
-    assert process.stdin is not None
-    process.stdin.write("start\n")
-    process.stdin.flush()
-    read_until(process, "episode 1 started")
+    process, _ = start_an_episode(bag)
     process.kill()
     wait_for((bag / "metadata.yaml").is_file, "the orphaned `ros2 bag record` to close its bag")
     process.communicate()
@@ -315,3 +307,12 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
         if text in line:
             return seen
     raise AssertionError(f"no line with {text!r}:\n{seen}")
+
+
+def start_an_episode(bag: Path) -> tuple[subprocess.Popen[str], str]:
+    """A recorder in its first episode, and what it said up to there."""
+    process = start(bag, "--contract", CONTRACT, "--prompt", "pick")
+    assert process.stdin is not None
+    process.stdin.write("start\n")
+    process.stdin.flush()
+    return process, read_until(process, "episode 1 started")

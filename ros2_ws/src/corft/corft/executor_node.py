@@ -233,7 +233,7 @@ class ExecutorNode(CorftLifecycleNode):
             self._publish_status()
             return
         supervisor = self._running_supervisor
-        self._check_controller(now_ns)
+        self._heed_controller(now_ns)
         supervisor.tick(now_ns)
         if supervisor.move_due(now_ns) and self._work is not None:
             self._work.move()
@@ -248,8 +248,8 @@ class ExecutorNode(CorftLifecycleNode):
         if self.active:
             self._publish_status()
 
-    def _check_controller(self, now_ns: int) -> None:
-        self._watch.poll()
+    def _heed_controller(self, now_ns: int) -> None:
+        """What the watch saw when it was polled last."""
         self._running_supervisor.fault("controller", self._watch.refusal if self._execute else None, now_ns)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -257,7 +257,8 @@ class ExecutorNode(CorftLifecycleNode):
         if not self.active:
             response.success, response.message = False, NOT_ACTIVE
         elif request.data:
-            self._check_controller(self._now_ns())  # it may have gone since the last tick
+            self._watch.poll()  # the controller may have gone since the last tick
+            self._heed_controller(self._now_ns())
             response.success, response.message = supervisor.enable(self._now_ns())
             if response.success and self._gripper is not None:
                 self._gripper.forget()
