@@ -15,13 +15,13 @@ import threading
 import types
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from planning_scenes import check_that_objects_may_touch_where_the_scene_says_so
 
 from corft_core.contract import Contract
 from corft_core.planning import (
@@ -500,14 +500,9 @@ def test_our_objects_come_back_when_somebody_replaces_the_scene(planner: MotionP
 
 
 def test_objects_may_touch_each_other_where_the_scene_says_so(planner: MotionPlanner) -> None:
-    wall = SceneObject("wall", Box((0.2, 0.2, 0.02)), planner.forward_kinematics(HOME) @ pose_matrix([0, 0, 0.15]))
-    stick = SceneObject("stick", Cylinder(0.01, 0.3), pose_matrix([0, 0, 0.2]), "panda_hand",
-                        ("panda_leftfinger", "panda_rightfinger"))
-    planner.set_scene([wall, stick])
-    assert {frozenset(pair) for pair in planner.in_collision(HOME)} == {frozenset(("stick", "wall"))}
-    planner.set_scene([wall, replace(stick, touch_objects=("wall",))])
-    assert planner.in_collision(HOME) == [] and planner.first_collision(HOME[None]) is None
-    planner.set_scene([wall, stick])
+    apart = check_that_objects_may_touch_where_the_scene_says_so(planner, HOME)
+    assert planner.first_collision(HOME[None]) is None
+    planner.set_scene(apart)
     assert planner.first_collision(HOME[None]) == 0
 
 

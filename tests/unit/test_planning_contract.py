@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from planning_scenes import check_that_objects_may_touch_where_the_scene_says_so
 
 from corft_core.contract import Contract
 from corft_core.planning import (
@@ -127,13 +127,7 @@ def test_every_shape_is_hit_and_its_depth_is_told_or_unknown(planner: MotionPlan
 
 
 def test_objects_that_may_touch_each_other_do_not_collide(planner: MotionPlanner) -> None:
-    wall = SceneObject("wall", Box((0.2, 0.2, 0.02)), planner.forward_kinematics(HOME) @ pose_matrix([0, 0, 0.15]))
-    stick = SceneObject("stick", Cylinder(0.01, 0.3), pose_matrix([0, 0, 0.2]), "panda_hand",
-                        ("panda_leftfinger", "panda_rightfinger"))
-    planner.set_scene([wall, stick])
-    assert {frozenset(pair) for pair in planner.in_collision(HOME)} == {frozenset(("stick", "wall"))}
-    planner.set_scene([wall, replace(stick, touch_objects=("wall",))])
-    assert planner.in_collision(HOME) == []
+    check_that_objects_may_touch_where_the_scene_says_so(planner, HOME)
 
 
 def test_inverse_kinematics_undoes_forward_kinematics(planner: MotionPlanner) -> None:
