@@ -203,7 +203,7 @@ def test_missing_topics_wrong_types_and_qos_mismatches_are_named_before_anything
     data["cameras"][0]["type"] = "sensor_msgs/msg/CompressedImage"
     contract = tmp_path / "contract.yaml"
     contract.write_text(yaml.safe_dump(data))
-    code, output = finish(start(tmp_path / "bag", "--contract", contract, "--wait", "2.5", "--prompt", "pick"), "")
+    code, output = finish(start(tmp_path / "bag", "--contract", contract, "--wait", "8", "--prompt", "pick"), "")
     assert code == 2, output
     assert "waiting for wrist (/wrist_camera/image_raw: nobody publishes it)" in output
     assert "ERROR: wrist (/wrist_camera/image_raw): nobody publishes it. There is /front_camera/image_raw." in output
