@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def noisy(observation: Observation, actor: Actor, config: SFTConfig) -> Observat
         tokens = torch.addcmul(tokens, scale, gaussian_like(tokens))
     if config.state_noise:
         state = state + config.state_noise * torch.randn_like(state)
-    return Observation(tokens, observation.text, state)
+    return replace(observation, tokens=tokens, state=state)
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

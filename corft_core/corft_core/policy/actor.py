@@ -10,16 +10,21 @@ from torch import Tensor, nn
 from corft_core.policy.config import PolicyConfig
 from corft_core.policy.critic import make_critic
 from corft_core.policy.heads import make_head
+from corft_core.policy.memory import Past
 from corft_core.policy.observation import ObservationEncoder
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the experts see: tokens (B, cameras, N, C), text (B, L), normalised state (B, S)."""
+    """What the experts see: tokens (M, cameras, N, C), text (M, L), normalised state (M, S) of M frames.
+
+    Without memory these are B = M observations; with it `past` says which frames each of B observations consists of.
+    """
 
     tokens: Tensor
     text: Tensor
     state: Tensor
+    past: Past | None = None
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,14 @@ class Actor(nn.Module):
     def __init__(self, shapes: Shapes, config: PolicyConfig) -> None:
         super().__init__()
         self.encoder = ObservationEncoder(
-            shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder
+            shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder, config.history
         )
         self.head = make_head(config.encoder.embedding, config.horizon, shapes.action_dim, config.head)
         self.keyframe = nn.Linear(config.encoder.embedding, shapes.keyframe_dim)
 
     def embed(self, observation: Observation) -> Tensor:
         """(B, E)."""
-        return self.encoder(observation.tokens, observation.text, observation.state)
+        return self.encoder(observation.tokens, observation.text, observation.state, observation.past)
 
     def loss(self, observation: Observation, actions: Tensor, valid: Tensor) -> Tensor:
         """Imitation loss per sample (B,) towards normalised chunks (B, H, A)."""
@@ -83,13 +88,13 @@ class Critic(nn.Module):
     def __init__(self, shapes: Shapes, config: PolicyConfig) -> None:
         super().__init__()
         self.encoder = ObservationEncoder(
-            shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder
+            shapes.cameras, shapes.vision_shape, shapes.text_dim, shapes.state_dim, config.encoder, config.history
         )
         self.values = make_critic(config.encoder.embedding, config.horizon, shapes.action_dim, config.critic)
 
     def embed(self, observation: Observation) -> Tensor:
         """(B, E)."""
-        return self.encoder(observation.tokens, observation.text, observation.state)
+        return self.encoder(observation.tokens, observation.text, observation.state, observation.past)
 
     def forward(self, embedding: Tensor, actions: Tensor) -> Tensor:
         """Prefix values (ensemble, B, n, P) of n chunks (B, n, H, A) per embedded observation (B, E)."""

@@ -22,6 +22,18 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class HistoryConfig:
+    """Memory: the last observations, combined into one embedding that both experts read (RoboVLMs' policy heads)."""
+
+    steps: int = option(1, "observations combined, the current one included; 1 = no memory [ours]", 1, 64)
+    stride: int = option(1, "steps of the data's rate from one of them to the next [ours]", 1, 1000)
+    kind: str = option("window", "side by side, LSTM, or transformer [RoboVLMs]",
+                       choices=("window", "lstm", "transformer"))
+    layers: int = option(2, "layers of the transformer [ours]", 1, 12)
+    heads: int = option(4, "attention heads of the transformer [ours]", 1, 32)
+
+
+@dataclass(frozen=True)
 class TokenConfig:
     """Actions as tokens (PD-VLA, arXiv 2503.02310): for the head `tokens` only; width and layers are the head's."""
 
@@ -97,6 +109,7 @@ class PolicyConfig:
         default_factory=dict, metadata={"doc": "keyword arguments of the backbone"}
     )
     encoder: EncoderConfig = section(EncoderConfig, "observation encoder")  # noqa: RUF009
+    history: HistoryConfig = section(HistoryConfig, "memory")  # noqa: RUF009
     head: HeadConfig = section(HeadConfig, "action expert")  # noqa: RUF009
     critic: CriticConfig = section(CriticConfig, "critic expert")  # noqa: RUF009
     selection: SelectionConfig = section(SelectionConfig, "chunk selection at run time")  # noqa: RUF009
@@ -106,4 +119,9 @@ class PolicyConfig:
             raise ConfigError(
                 f"policy.critic.horizon = {self.critic.horizon}: the critic cannot read more actions than "
                 f"policy.horizon = {self.horizon}."
+            )
+        if self.history.kind == "transformer" and self.encoder.embedding % self.history.heads:
+            raise ConfigError(
+                f"policy.encoder.embedding = {self.encoder.embedding} cannot be shared out among policy.history.heads = "
+                f"{self.history.heads}: choose a divisor."
             )

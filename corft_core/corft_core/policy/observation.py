@@ -14,8 +14,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from corft_core.policy.config import EncoderConfig
+from corft_core.policy.config import EncoderConfig, HistoryConfig
 from corft_core.policy.keypoints import locate
+from corft_core.policy.memory import Past, make_memory
 
 LOGIT_GAIN = 3.0
 """The attention maps learn this much faster than the rest (Adam moves all weights at one pace)."""
@@ -33,9 +34,9 @@ def grid_positions(tokens: int) -> Tensor:
 
 
 class ObservationEncoder(nn.Module):
-    """(tokens (B, cameras, N, C), text (B, L), state (B, S)) → embedding (B, E).
+    """(tokens (M, cameras, N, C), text (M, L), state (M, S)) of M frames → embedding (B, E) of B observations.
 
-    Without cameras it is the state's embedding alone: there is nothing that the instruction could choose from.
+    Without memory an observation is one frame; with it `past` says which frames each consists of. Without cameras it is the state's embedding alone: there is nothing that the instruction could choose from.
     `fit_inputs` sets fixed standardisation of tokens and text from training data; it is saved with the weights.
     """
 
@@ -45,7 +46,8 @@ class ObservationEncoder(nn.Module):
     text_scale: Tensor
 
     def __init__(
-        self, cameras: int, vision_shape: tuple[int, int], text_dim: int, state_dim: int, config: EncoderConfig
+        self, cameras: int, vision_shape: tuple[int, int], text_dim: int, state_dim: int, config: EncoderConfig,
+        history: HistoryConfig | None = None,
     ) -> None:
         super().__init__()
         tokens, channels = vision_shape
@@ -66,6 +68,7 @@ class ObservationEncoder(nn.Module):
             nn.GELU(), nn.Linear(config.embedding, config.embedding), nn.GELU(),
         )
         self.straight = nn.Linear(config.embedding, config.embedding)
+        self.memory = make_memory(config.embedding, history or HistoryConfig())
 
     @torch.no_grad()
     def fit_inputs(self, tokens: Tensor, text: Tensor) -> None:
@@ -79,10 +82,14 @@ class ObservationEncoder(nn.Module):
         spread = (text - text.mean(0)).square().mean().sqrt()
         self.text_scale.fill_(float(spread) if len(text) > 1 and float(spread) > 1e-6 else 1.0)
 
-    def forward(self, tokens: Tensor, text: Tensor, state: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, text: Tensor, state: Tensor, past: Past | None = None) -> Tensor:
         """Embedding (B, E)."""
         joined = self.join(torch.cat([self._look(tokens, text), state], -1) if self.cameras else state)
-        return self.bend(joined) + self.straight(joined)
+        embedding = self.bend(joined) + self.straight(joined)
+        if self.memory is None:
+            return embedding
+        assert past is not None, "a policy with a memory is asked about single frames"
+        return self.memory(embedding[past.frame], past.seen)
 
     def _look(self, tokens: Tensor, text: Tensor) -> Tensor:
         """What the cameras show of the things the instruction names, (B, seen)."""
