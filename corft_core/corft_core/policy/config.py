@@ -122,6 +122,6 @@ class PolicyConfig:
             )
         if self.history.kind == "transformer" and self.encoder.embedding % self.history.heads:
             raise ConfigError(
-                f"policy.encoder.embedding = {self.encoder.embedding} cannot be shared out among policy.history.heads = "
-                f"{self.history.heads}: choose a divisor."
+                f"policy.encoder.embedding = {self.encoder.embedding} cannot be shared out among "
+                f"policy.history.heads = {self.history.heads}: choose a divisor."
             )

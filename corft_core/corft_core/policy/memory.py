@@ -52,7 +52,7 @@ class WindowMemory(Memory):
 class LstmMemory(Memory):
     """One after the other, through an LSTM that starts anew with the oldest."""
 
-    def __init__(self, width: int, config: HistoryConfig) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.cell, self.out = nn.LSTMCell(width, width), nn.Linear(width, width)
 
@@ -86,5 +86,6 @@ def make_memory(width: int, config: HistoryConfig) -> Memory | None:
     """The memory that `config.kind` names, None for a single observation."""
     if config.steps == 1:
         return None
-    kinds = {"window": WindowMemory, "lstm": LstmMemory, "transformer": TransformerMemory}
-    return kinds[config.kind](width, config)
+    if config.kind == "window":
+        return WindowMemory(width, config)
+    return LstmMemory(width) if config.kind == "lstm" else TransformerMemory(width, config)

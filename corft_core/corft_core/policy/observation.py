@@ -36,7 +36,8 @@ def grid_positions(tokens: int) -> Tensor:
 class ObservationEncoder(nn.Module):
     """(tokens (M, cameras, N, C), text (M, L), state (M, S)) of M frames → embedding (B, E) of B observations.
 
-    Without memory an observation is one frame; with it `past` says which frames each consists of. Without cameras it is the state's embedding alone: there is nothing that the instruction could choose from.
+    Without memory an observation is one frame; with it `past` says which frames each consists of.
+    Without cameras it is the state's embedding alone: there is nothing that the instruction could choose from.
     `fit_inputs` sets fixed standardisation of tokens and text from training data; it is saved with the weights.
     """
 
