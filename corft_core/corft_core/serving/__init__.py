@@ -1,0 +1,1 @@
+"""A policy behind a socket: the network runs on one machine, the robot's graph on another."""

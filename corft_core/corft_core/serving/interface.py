@@ -1,0 +1,78 @@
+"""What a robot asks of a policy, here or on another machine. No torch in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corft_core.contract import Contract
+from corft_core.prediction import ChunkPrediction
+
+
+@dataclass(frozen=True)
+class Request:
+    """One observation.
+
+    `stamp_ns`: the tick it was taken for, in the robot's own time. `images`: camera → uint8 (H, W, 3). `state`: float64
+    (S,). `seed`: of the policy's noise; the same request gives the same chunk wherever it is computed. `plan`: float64
+    (H, A) absolute actions expected for the chunk's steps, None without; the first `frozen` of them are executed
+    whatever is predicted.
+    """
+
+    stamp_ns: int
+    images: Mapping[str, NDArray[np.uint8]]
+    state: NDArray[np.float64]
+    instruction: str
+    seed: int
+    plan: NDArray[np.float64] | None = None
+    frozen: int = 0
+
+
+@dataclass(frozen=True)
+class PolicyInfo:
+    """What a robot must know of a policy. `checkpoint`: fingerprint of the checkpoint's files."""
+
+    policy_id: str
+    checkpoint: str
+    contract: Contract
+    horizon: int
+    inpaints: bool
+    instructions: tuple[str, ...]
+
+    @property
+    def rate_hz(self) -> int:
+        """Steps a second."""
+        return self.contract.rate_hz
+
+
+class ChunkPolicy(Protocol):
+    """:class:`LocalPolicy` or :class:`RemotePolicy`. One thread at a time."""
+
+    @property
+    def info(self) -> PolicyInfo: ...
+
+    def chunk(self, request: Request) -> ChunkPrediction:
+        """The chunk for one observation: a prediction of B = 1. CorftError when there is none."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held; may be called twice."""
+        ...
+
+
+def noise_seed(seed: int, chunk_number: int) -> int:
+    """Seed of one chunk's noise: chunks of a run differ, runs with the same `seed` don't."""
+    return int(np.random.SeedSequence((seed, chunk_number)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def nothing_seen(info: PolicyInfo) -> Request:
+    """Black pictures with the arm at home: to warm up and to measure."""
+    robot = info.contract.robot
+    state = np.zeros(len(info.contract.state_names))
+    state[:len(robot.joints)] = robot.home_rad
+    images = {camera.name: np.zeros((*camera.size, 3), np.uint8) for camera in info.contract.cameras}
+    return Request(0, images, state, info.instructions[0] if info.instructions else "go", seed=0)
