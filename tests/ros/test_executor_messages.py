@@ -17,7 +17,8 @@ from trajectory_msgs.msg import JointTrajectoryPoint
 from corft.chunk_messages import chunk_message, duration_message, time_message
 from corft.executor.controller_traits import Sending
 from corft.executor.messages import JointStates, chunk_from_message, pose_from_message, stamp_ns, trajectory_message
-from corft.policy.executor_link import continued, shifted
+from corft.policy.executor_link import continued
+from corft.policy.predictor import shifted
 from corft_core.contract import Contract
 from corft_core.data.messages import MessageError
 from corft_core.execution import Command, Reason, RefusedError

@@ -16,7 +16,7 @@ from corft_core.learning.trainer import train
 from corft_core.policy.config import HeadConfig, TokenConfig
 from corft_core.policy.policy import Policy
 from corft_core.policy.tokens.binning import BinTokenizer
-from corft_core.policy.tokens.decoding import autoregressive, best_token, gumbel, jacobi, jacobi_bidirectional
+from corft_core.policy.tokens.decoding import Decoded, autoregressive, best_token, gumbel, jacobi, jacobi_bidirectional
 from corft_core.policy.tokens.fast import FastTokenizer
 from corft_core.policy.tokens.head import TokenHead
 from corft_core.policy.tokens.transformer import TokenTransformer
@@ -126,6 +126,22 @@ def test_the_bidirectional_mode_ends_where_a_pass_changes_nothing(window):
     assert found.forwards <= model.length
     if found.complete and window == 0:
         assert torch.equal(best_token(model(observation, found.tokens, causal=False)), found.tokens)
+
+
+def test_statistics_of_a_right_guess_and_of_fixed_tokens():
+    model, generator = random_model(13)
+    observation = torch.randn(2, EMBEDDING, generator=generator, dtype=torch.float64)
+    right = autoregressive(model, observation).tokens
+    known = jacobi(model, observation, right)
+    assert known.kept.tolist() == [1.0, 1.0] and known.fixed.tolist() == [0.0, 0.0]
+    wrong = right.clone()
+    wrong[:, 0] = (wrong[:, 0] + 1) % model.embed.num_embeddings
+    found = jacobi(model, observation, wrong)
+    assert torch.equal(found.tokens, right)
+    assert bool((found.kept <= 1 - 1 / model.length).all()) and bool((found.changed <= found.forwards).all())
+    changed = torch.tensor([[2, 1, 0, 3]])
+    assert Decoded(right, 3, changed).kept.tolist() == [0.25]
+    assert Decoded(right, 3, changed).fixed.tolist() == [0.5], "the second and the third did not change with the first"
 
 
 def test_of_equal_logits_the_first_token_is_taken():

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from corft_core.policy.config import HeadConfig
+
+if TYPE_CHECKING:
+    from corft_core.policy.tokens.decoding import Decoded
 
 
 def masked_chunk_mean(squared: Tensor, valid: Tensor) -> Tensor:
@@ -43,10 +47,12 @@ class Head(nn.Module, ABC):
     """What all action experts answer.
 
     `stochastic`: whether samples differ. `inpaints`: whether a sample goes on from the frozen steps of a plan.
+    `decoded`: what the last sample took, of heads that decode tokens.
     """
 
     stochastic: bool
     inpaints = False
+    decoded: Decoded | None = None
 
     def fit_actions(self, chunks: Tensor) -> None:
         """Look at the training data's normalised chunks (N, H, A) before the first step; not every head needs to."""

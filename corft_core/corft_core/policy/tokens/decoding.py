@@ -18,13 +18,24 @@ from corft_core.policy.tokens.transformer import TokenTransformer
 
 @dataclass(frozen=True)
 class Decoded:
-    """Tokens (B, length); `forwards`, passes through the network; `ahead` (B,), tokens that were right before the pass
-    that fixed them; `complete`, false where the cap on passes ended a decoder before it was done."""
+    """Tokens (B, length); `forwards`, passes through the network; `changed` (B, length), the pass that changed each
+    token last, 0 where the first guess stayed; `complete`, false where the cap on passes ended a decoder early."""
 
     tokens: Tensor
     forwards: int
-    ahead: Tensor
+    changed: Tensor
     complete: bool = True
+
+    @property
+    def kept(self) -> Tensor:
+        """Share of the first guess's tokens that stayed, (B,)."""
+        return (self.changed == 0).float().mean(1)
+
+    @property
+    def fixed(self) -> Tensor:
+        """Share of fixed tokens, (B,): right, and never changed again, while one in front of them was still wrong."""
+        before = self.changed.cummax(1).values[:, :-1]
+        return (self.changed[:, 1:] < before).float().sum(1) / self.changed.shape[1]
 
 
 def best_token(logits: Tensor) -> Tensor:
@@ -50,7 +61,8 @@ def autoregressive(model: TokenTransformer, observation: Tensor, count: int | No
         position = torch.full((batch, 1), place, device=observation.device)
         logits = model.extend(cache, observation, tokens, position, position + 1)
         tokens[:, place] = best_token(logits[:, 0] if noise is None else logits[:, 0] + noise[:, place])
-    return Decoded(tokens[:, :count], count, torch.zeros(batch, dtype=torch.long, device=observation.device))
+    passes = torch.arange(1, count + 1, device=observation.device)
+    return Decoded(tokens[:, :count], count, passes.expand(batch, -1))
 
 
 @torch.no_grad()
@@ -67,13 +79,13 @@ def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = 
     window = length if window <= 0 else min(window, length)
     tokens = observation.new_zeros((batch, model.length), dtype=torch.long) if guess is None else guess.clone()
     cache = model.new_cache(observation)
+    changed = torch.zeros_like(tokens)
     fixed = torch.zeros(batch, dtype=torch.long, device=device)
-    ahead = torch.zeros_like(fixed)
     offsets = torch.arange(window, device=device)
     forwards = 0
     while int(fixed.min()) < length:
         if most_forwards and forwards == most_forwards:
-            return Decoded(tokens[:, :length], forwards, ahead, complete=False)
+            return Decoded(tokens[:, :length], forwards, changed[:, :length], complete=False)
         # A row that is done, or near its end, works on its last token again: equal inputs, equal answers.
         places = fixed[:, None] + offsets
         inside = places < length
@@ -82,12 +94,13 @@ def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = 
         if noise is not None:
             logits = logits + noise.gather(1, positions[..., None].expand(-1, -1, noise.shape[-1]))
         said = best_token(logits)
-        right = ((said == tokens.gather(1, positions)) & inside).long().cumprod(1).sum(1)
-        tokens.scatter_(1, positions, said)
-        ahead += right
-        fixed = (fixed + (right + 1).clamp_max(window)).clamp_max(length)
+        same = said == tokens.gather(1, positions)
+        right = (same & inside).long().cumprod(1).sum(1)
         forwards += 1
-    return Decoded(tokens[:, :length], forwards, ahead)
+        tokens.scatter_(1, positions, said)
+        changed.scatter_(1, positions, torch.where(same, changed.gather(1, positions), forwards))
+        fixed = (fixed + (right + 1).clamp_max(window)).clamp_max(length)
+    return Decoded(tokens[:, :length], forwards, changed[:, :length])
 
 
 @torch.no_grad()
@@ -102,7 +115,7 @@ def jacobi_bidirectional(model: TokenTransformer, observation: Tensor, guess: Te
     window = length if window <= 0 else min(window, length)
     tokens = observation.new_zeros((batch, model.length), dtype=torch.long) if guess is None else guess.clone()
     cache = model.new_cache(observation)
-    ahead = torch.zeros(batch, dtype=torch.long, device=device)
+    changed = torch.zeros_like(tokens)
     forwards, complete = 0, True
     for start in range(0, length, window):
         end = min(start + window, length)
@@ -110,15 +123,15 @@ def jacobi_bidirectional(model: TokenTransformer, observation: Tensor, guess: Te
         seen = torch.full_like(positions, end)
         for _ in range(end - start):
             if most_forwards and forwards == most_forwards:
-                return Decoded(tokens[:, :length], forwards, ahead, complete=False)
+                return Decoded(tokens[:, :length], forwards, changed[:, :length], complete=False)
             logits = model.extend(cache, observation, tokens, positions, seen)
             said = best_token(logits if noise is None else logits + noise[:, start:end])
             forwards += 1
             same = said == tokens[:, start:end]
             tokens[:, start:end] = said
+            changed[:, start:end] = torch.where(same, changed[:, start:end], forwards)
             if bool(same.all()):
-                ahead += end - start
                 break
         else:
             complete = False
-    return Decoded(tokens[:, :length], forwards, ahead, complete)
+    return Decoded(tokens[:, :length], forwards, changed[:, :length], complete)

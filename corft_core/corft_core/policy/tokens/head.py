@@ -35,7 +35,6 @@ class TokenHead(Head):
             horizon, action_dim, config.tokens.vocabulary)
         self.model = TokenTransformer(embedding, horizon * action_dim, config.tokens.vocabulary, config.width,
                                       config.layers, config.tokens.heads)
-        self.decoded: Decoded | None = None
 
     def fit_actions(self, chunks: Tensor) -> None:
         """Set the tokens' meaning from training chunks (N, H, A), before the first step."""

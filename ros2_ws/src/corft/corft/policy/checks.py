@@ -7,6 +7,7 @@ from pathlib import Path
 
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
+from corft_core.execution.splice import check_rtc, delay_steps
 
 # Where data come from and how careful to be may change between training and use; what they mean may not.
 _HARMLESS = re.compile(
@@ -45,6 +46,19 @@ def check_robot(trained: Contract, robot: Contract, folder: Path) -> None:
     if conflicts:
         raise CorftError(f"checkpoint {folder} was trained for another robot (checkpoint != this contract): "
                          + "; ".join(conflicts) + ". Use a checkpoint or a contract of this robot.")
+
+
+def rtc_delay(contract: Contract, horizon: int, replan_steps: int, handoff_s: float, inference_s: float) -> int:
+    """Steps that are expected to pass until a chunk is followed, with real-time chunking.
+
+    CorftError when it can't work here: it needs joint actions, and delay ≤ replan_steps ≤ horizon − delay.
+    """
+    if contract.action_space != "joint":
+        raise CorftError(f"chunk_mode rtc goes on from joint positions; this policy's actions are "
+                         f"{contract.action_space}. Use chunk_mode:=splice.")
+    delay = delay_steps(inference_s, handoff_s, contract.step_ns * 1e-9)
+    check_rtc(horizon, replan_steps, delay)
+    return delay
 
 
 def staleness(contract: Contract, name: str, age_s: float | None) -> str:

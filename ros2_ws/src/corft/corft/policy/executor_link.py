@@ -18,12 +18,6 @@ SILENT_S = 5.0
 FRESH_S = 1.0
 
 
-def shifted(actions: Array, by_steps: int) -> Array:
-    """A chunk (H, A) as one made ``by_steps`` later would continue it: its rest, the last action repeated."""
-    rest = actions[min(max(by_steps, 0), len(actions) - 1):]
-    return np.concatenate([rest, np.repeat(rest[-1:], len(actions) - len(rest), axis=0)])
-
-
 def continued(status: ExecutionStatus, tick_ns: int, step_ns: int, horizon: int) -> tuple[Array, int] | None:
     """What the arm follows already, as a chunk of ``tick_ns`` would say it, and how much of it is settled.
 

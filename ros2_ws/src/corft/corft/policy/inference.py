@@ -1,0 +1,130 @@
+"""policy_node's inference thread: a chunk for every due tick of the running goal."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from corft_msgs.action import RunPolicy
+from rclpy.action.server import ServerGoalHandle
+
+from corft.chunk_messages import chunk_message
+from corft.node_base import CorftLifecycleNode
+from corft.policy.checks import staleness
+from corft.policy.executor_link import ExecutorLink
+from corft.policy.predictor import Predictor
+from corft.policy.run import PolicyRun
+from corft_core.contract import Contract
+from corft_core.data.align import Aligner
+from corft_core.errors import CorftError
+
+Result = RunPolicy.Result
+FIRST_OBSERVATION_S = 3.0
+
+
+class Inference:
+    """Runs from construction until `destroy`. ``finish(run, outcome, reason)`` is called, in the thread, to end a goal.
+
+    `waiting_for`: streams without a usable sample at the last tick.
+    """
+
+    def __init__(self, node: CorftLifecycleNode, contract: Contract, predictor: Predictor, aligner: Aligner,
+                 link: ExecutorLink, publisher: Any, finish: Callable[[PolicyRun, int, str], None]) -> None:
+        self._node, self._contract, self._predictor, self._aligner = node, contract, predictor, aligner
+        self._link, self._publisher, self._finish = link, publisher, finish
+        self._run: PolicyRun | None = None
+        self._handle: ServerGoalHandle | None = None
+        self.waiting_for: list[str] = []
+        self._condition = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+
+    def destroy(self) -> None:
+        """End the thread; waits for a chunk that is being made."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+        self._thread.join(10.0)
+
+    def serve(self, run: PolicyRun | None, handle: ServerGoalHandle | None) -> None:
+        """Make chunks for this goal, None: for none."""
+        with self._condition:
+            self._run, self._handle = run, handle
+            self._condition.notify_all()
+
+    def wake(self) -> None:
+        """Look at the time and at the goal's state again."""
+        with self._condition:
+            self._condition.notify_all()
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                if self._stopping:
+                    return
+                run, handle = self._run, self._handle
+                if run is None or run.ended or run.due_tick(self._now_ns()) is None:
+                    self._condition.wait(timeout=0.1)
+                    run, handle = self._run, self._handle
+            if run is None or handle is None or run.ended:
+                continue
+            try:
+                self._step(run, handle)
+            except CorftError as error:
+                self._finish(run, Result.ABORTED, str(error))
+            except Exception as error:
+                self._node.get_logger().error(f"inference raised:\n{traceback.format_exc()}")
+                self._finish(run, Result.ABORTED, f"inference raised {type(error).__name__}: {error}")
+
+    def _step(self, run: PolicyRun, handle: ServerGoalHandle) -> None:
+        now_ns, stall_s = self._now_ns(), self._node.param("stall_timeout")
+        if handle.is_cancel_requested:
+            self._finish(run, Result.CANCELED, "canceled")
+        elif run.timed_out(now_ns):
+            self._finish(run, Result.TIMEOUT, "timeout")
+        elif run.standing_s(now_ns) > stall_s:
+            self._finish(run, Result.ABORTED, f"ROS time has stood still at {now_ns * 1e-9:.3f} s for {stall_s:.0f} s "
+                         "of wall time (is /clock published?)")
+        elif trouble := self._link.trouble(run.begun_s):
+            self._finish(run, Result.ABORTED, trouble)
+        else:
+            tick_ns = run.due_tick(now_ns)
+            if tick_ns is not None:
+                self._chunk(run, handle, tick_ns, now_ns)
+
+    def _chunk(self, run: PolicyRun, handle: ServerGoalHandle, tick_ns: int, now_ns: int) -> None:
+        start_s = time.perf_counter()
+        observation = self._aligner.observation(tick_ns)
+        self.waiting_for = list(observation.missing)
+        if observation.missing:
+            run.skipped(tick_ns)
+            limit_s = self._contract.limits.max_observation_age_s
+            if run.blind_s(now_ns) > (limit_s if run.chunks else max(limit_s, FIRST_OBSERVATION_S)):
+                self._finish(run, Result.ABORTED, "stale observations: " + "; ".join(
+                    staleness(self._contract, name, observation.ages_s.get(name)) for name in observation.missing))
+            return
+        committed = None
+        if self._node.param("chunk_mode") == "rtc":
+            committed = self._link.plan(tick_ns, self._contract.step_ns, self._predictor.policy.horizon)
+        images = {camera.name: observation.values[camera.name] for camera in self._contract.cameras}
+        prediction, inference_s = self._predictor.predict(
+            tick_ns, images, self._aligner.state(observation.values), run.instruction, committed)
+        value = float(prediction.value[0])
+        chunk = chunk_message(self._contract, tick_ns, prediction.actions[0], chunk_number=run.chunks,
+                              policy_id=self._predictor.policy.policy_id, value=value, inference_s=inference_s)
+        if run.ended:
+            return  # ended during inference: nothing may follow the end
+        self._publisher.publish(chunk)
+        latency_s = time.perf_counter() - start_s
+        self._predictor.published(latency_s)
+        handle.publish_feedback(RunPolicy.Feedback(
+            chunk_number=run.chunks, latency=latency_s, value=value, queue=self._link.queue_s,
+            elapsed=(now_ns - run.start_ns) * 1e-9))
+        run.predicted(tick_ns)
