@@ -62,11 +62,13 @@ class Robot:
     def speed(self) -> float:
         return float(np.max(np.abs(self.sent[-1].state(self.now_ns).velocity))) if self.sent else 0.0
 
-    def leap(self, seconds: float) -> None:
+    def leap(self, seconds: float, tick_first: bool = False) -> None:
         """The clock jumps, the robot does not."""
         position = self.position
         self.now_ns += round(seconds * 1e9)
         self.leap_ns += round(seconds * 1e9)
+        if tick_first:
+            self.supervisor.tick(self.now_ns)
         self.supervisor.joint_state(Measured(self.now_ns, position, np.zeros(7)), self.now_ns)
 
     def leap_sent(self) -> None:
@@ -200,17 +202,19 @@ def test_a_jump_is_a_reset_in_simulation_and_a_fault_on_a_robot(simulated):
     assert robot.reason(old) is Reason.STALE, "what was seen before the reset must not be executed"
 
 
+@pytest.mark.parametrize("tick_first", [False, True])
 @pytest.mark.parametrize(("simulated", "seconds"), [(True, -600.0), (True, -0.4), (True, 1.5), (True, 600.0),
                                                     (False, -600.0), (False, -0.4), (False, 0.4), (False, 600.0)])
-def test_a_clock_that_jumps_stops_a_robot_and_lets_a_simulation_come_to_rest(simulated, seconds):
+def test_a_clock_that_jumps_stops_a_robot_and_lets_a_simulation_come_to_rest(simulated, seconds, tick_first):
     robot = Robot(simulated=simulated)
     robot.send(robot.chunk(rate_rad_s=0.8, steps=20))
     robot.step(0.5)
     before, chunk = robot.sent[-1].state(robot.now_ns), robot.chunk()
-    robot.leap(seconds)
+    robot.leap(seconds, tick_first)
     assert Reason.CLOCK_JUMP in [event.reason for _, event in robot.reports]
     if simulated:
         sent = len(robot.sent)
+        assert robot.sent[-1].kind == "chunk"
         assert robot.reason(chunk) is Reason.CLOCK_JUMP
         robot.leap_sent()  # the controller goes on with what it has
         robot.step(2.5)

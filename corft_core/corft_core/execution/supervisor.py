@@ -170,6 +170,8 @@ class Supervisor:
                 self._settle(now_ns)
             was_stale, self.stale = self.stale, self._watchdog.stale(now_ns, self._measured)
             running = self.executor.running
+            if self._settling:
+                return  # the controller's clock may be another one now: what it has ends by itself
             if self.stale is not None and was_stale is None and not self.executor.at_rest(now_ns):
                 self._move = None
                 self.brake(self.stale, now_ns)
