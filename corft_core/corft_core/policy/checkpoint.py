@@ -1,6 +1,7 @@
 """Checkpoint folder: model.safetensors, config.json, contract.json, statistics.json. Written atomically, read strictly.
 
-Weights of a frozen backbone that come from elsewhere are not stored; its description carries their fingerprint.
+Weights of the backbone that training did not move and that come from elsewhere are not stored: config.json carries
+their source, revision, licence and fingerprint. An exported policy is a checkpoint that holds the backbone too.
 """
 
 from __future__ import annotations
@@ -62,29 +63,34 @@ def network_shapes(backbone: Backbone, contract: Features) -> Shapes:
 
 def save_checkpoint(folder: Path | str, bundle: Bundle) -> None:
     """Write the bundle; an existing checkpoint is replaced in one step."""
+    with atomic_folder(folder, overwrite=True) as temporary:
+        write_bundle(temporary, bundle, bundle.backbone.config(), bundle.backbone.saved_state())
+
+
+def write_bundle(folder: Path, bundle: Bundle, backbone: dict[str, Any], backbone_weights: dict[str, Tensor]) -> None:
+    """Write the bundle's files into an existing folder, with this description and these weights of the backbone."""
     weights: dict[str, Tensor] = {}
     for prefix, module in (("actor", bundle.actor), ("critic", bundle.critic)):
         if module is not None:
             weights |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
-    weights |= {f"backbone.{name}": value for name, value in bundle.backbone.saved_state().items()}
-    with atomic_folder(folder, overwrite=True) as temporary:
-        stored = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
-        save_file(stored, temporary / "model.safetensors")
-        write_json(temporary / "config.json", {
-            "format_version": FORMAT_VERSION,
-            "policy_id": bundle.policy_id,
-            "stage": bundle.stage,
-            "critic": bundle.critic is not None,
-            "instructions": list(bundle.instructions),
-            "policy": asdict(bundle.config),
-            "backbone": bundle.backbone.config(),
-        })
-        write_json(temporary / "contract.json", bundle.contract.to_dict())
-        write_json(temporary / "statistics.json", bundle.statistics.to_dict())
+    weights |= {f"backbone.{name}": value for name, value in backbone_weights.items()}
+    stored = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    save_file(stored, folder / "model.safetensors")
+    write_json(folder / "config.json", {
+        "format_version": FORMAT_VERSION,
+        "policy_id": bundle.policy_id,
+        "stage": bundle.stage,
+        "critic": bundle.critic is not None,
+        "instructions": list(bundle.instructions),
+        "policy": asdict(bundle.config),
+        "backbone": backbone,
+    })
+    write_json(folder / "contract.json", bundle.contract.to_dict())
+    write_json(folder / "statistics.json", bundle.statistics.to_dict())
 
 
 def load_checkpoint(folder: Path | str, robot: Features | None = None) -> Bundle:
-    """Read what `save_checkpoint` wrote.
+    """Read what `save_checkpoint` or `export_policy` wrote.
 
     `robot`: when given, a checkpoint trained for another contract raises CheckpointError listing the differences.
     """
@@ -107,7 +113,7 @@ def load_checkpoint(folder: Path | str, robot: Features | None = None) -> Bundle
     config = parse(PolicyConfig, header["policy"])
     if statistics.horizon != config.horizon:
         raise CheckpointError(f"{folder}: statistics for {statistics.horizon} steps, policy of {config.horizon}.")
-    backbone = backbone_from_config(header["backbone"])
+    backbone = backbone_from_config(header["backbone"], policy=folder)
     shapes = network_shapes(backbone, contract)
     actor = Actor(shapes, config)
     critic = Critic(shapes, config) if header["critic"] else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .base import Backbone, BackboneError
+from .exported import exported_folder
 
 __all__ = ["BACKBONES", "Backbone", "BackboneError", "backbone_from_config", "make_backbone"]
 
@@ -42,22 +44,28 @@ def make_backbone(name: str, cameras: int = 2, image_size: Sequence[int] = (128,
     raise BackboneError(f"Unknown backbone {name!r}. Expected one of: {', '.join(BACKBONES)}.")
 
 
-def backbone_from_config(config: Mapping[str, Any], name: str | None = None) -> Backbone:
-    """Rebuild what `Backbone.config()` described.
+def backbone_from_config(config: Mapping[str, Any], name: str | None = None, policy: Path | None = None) -> Backbone:
+    """Rebuild what `Backbone.config()` or `Backbone.export()` described.
 
     Args:
         name: replaces the stored name, for weights that have moved ("hf:<new folder>").
+        policy: folder of the checkpoint or exported policy; an exported backbone lies inside.
 
-    Raises BackboneError when frozen weights are no longer those the checkpoint was trained with.
+    Raises BackboneError when weights that no checkpoint holds are no longer those it was trained with.
     """
+    exported = "folder" in config
+    if exported and policy is not None:
+        name = f"hf:{exported_folder(config, policy)}"
     shape = {"cameras": config["cameras"], "image_size": config["image_size"]}
     backbone = make_backbone(name or config["name"], **shape, **config["options"])
-    expected = config.get("fingerprint")
-    if expected is not None and backbone.fingerprint() != expected:
+    if exported:
+        backbone.origin = config["provenance"]
+    expected, found = config.get("fingerprint"), backbone.fingerprint_elsewhere()
+    if expected is not None and found != expected:
         raise BackboneError(
-            f"The frozen weights of backbone {backbone.name!r} are not the ones this checkpoint was trained "
-            f"with (expected fingerprint {expected}, found {backbone.fingerprint()}). Install the same "
-            "package version or give the same model folder as in training."
+            f"The weights of backbone {backbone.name!r} are not the ones this checkpoint was trained with (expected "
+            f"fingerprint {expected}, found {found}). Install the same package version or give the same model folder "
+            "as in training."
         )
     return backbone
 

@@ -12,6 +12,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +25,11 @@ class BackboneError(CorftError):
     """A backbone that cannot be built, was given something unusable, or does not fit a checkpoint."""
 
 
-def trainable_blocks(trainable: str, available: int) -> int | None:
-    """Number of last blocks to train: 0 for "none", None for "all", n for "last:n" (1 ≤ n ≤ available)."""
+def trainable_blocks(trainable: str, available: int, others: str = "") -> int | None:
+    """Number of last blocks to train: 0 for "none", None for "all", n for "last:n" (1 ≤ n ≤ available).
+
+    `others`: what else this backbone knows, for the message.
+    """
     if trainable == "none":
         return 0
     if trainable == "all":
@@ -34,9 +38,19 @@ def trainable_blocks(trainable: str, available: int) -> int | None:
     if match and 1 <= int(match.group(1)) <= available:
         return int(match.group(1))
     raise BackboneError(
-        f"trainable={trainable!r} is not understood. Expected 'none' (frozen), 'all' (every parameter) or "
+        f"trainable={trainable!r} is not understood. Expected 'none' (frozen), 'all' (every parameter), {others}or "
         f"'last:n' with n from 1 to {available} (the last n blocks of this backbone)."
     )
+
+
+def _fingerprint(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        flat = value.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)].to(device="cpu", dtype=torch.float32)
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 class Backbone(nn.Module, ABC):
@@ -45,9 +59,10 @@ class Backbone(nn.Module, ABC):
     Attributes set by subclasses:
         name: what `make_backbone` was called with, for example "effnet" or "hf:<folder>".
         cameras, image_size: number of cameras and (height, width) in pixels of every image.
-        trainable: "none", "all" or "last:n".
+        trainable: "none", "all", "last:n", or a mode of the backbone's own.
         vision_shape: (N, C).
         text_dim: L.
+        origin: `provenance` of the weights where this is an exported copy of them, else None.
         separable: whether images and text are encoded apart, so that each can be cached alone.
             A backbone that is not separable but frozen may still be cached per (frame, instruction).
     """
@@ -55,6 +70,7 @@ class Backbone(nn.Module, ABC):
     name: str
     vision_shape: tuple[int, int]
     text_dim: int
+    origin: dict[str, Any] | None = None
     separable: bool = True
     min_cameras: int = 1
 
@@ -100,6 +116,13 @@ class Backbone(nn.Module, ABC):
     def provenance(self) -> dict[str, Any]:
         """Where the weights come from: at least `source` and `license` (None when unknown)."""
 
+    def prepare_to_act(self) -> None:
+        """Make the forward pass as cheap as it can be, once nothing is trained any more."""
+
+    def vision_parameters(self) -> list[nn.Parameter]:
+        """Those of the trained parameters that belong to the vision part, for a learning rate of their own."""
+        return []
+
     def check_images(self, images: Tensor) -> None:
         """Refuse images that are not uint8 (B, cams, H, W, 3) of the size the backbone was built for."""
         expected = (self.cameras, *self.image_size, 3)
@@ -117,15 +140,24 @@ class Backbone(nn.Module, ABC):
             "cameras": self.cameras,
             "image_size": list(self.image_size),
             "options": self.options(),
-            "fingerprint": self.fingerprint() if self.frozen else None,
+            "provenance": self.origin or self.provenance(),
+            "fingerprint": self.fingerprint_elsewhere(),
         }
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write what only the place of the weights has to `folder`, and return the `config` of the copy.
+
+        A backbone whose weights come with the installation, or lie in the checkpoint, writes nothing. One that writes
+        returns a frozen copy's config, which names the folder (`folder`) and its tensors (`tensors`).
+        """
+        return self.config()
 
     def describe(self) -> dict[str, Any]:
         """Identity, licence, shapes and parameter counts, for run reports."""
         counts = [(p.numel(), p.requires_grad) for p in self.parameters()]
         return {
             "id": self.name,
-            **self.provenance(),
+            **(self.origin or self.provenance()),
             "trainable": self.trainable,
             "separable": self.separable,
             "vision_shape": list(self.vision_shape),
@@ -136,13 +168,14 @@ class Backbone(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """Hash over names, shapes and a sample of the values of all weights: cheap, and other weights differ."""
-        digest = hashlib.sha256()
-        for key, value in sorted(self.state_dict().items()):
-            flat = value.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 64)].to(device="cpu", dtype=torch.float32)
-            digest.update(f"{key}{tuple(value.shape)}".encode())
-            digest.update(sample.numpy().tobytes())
-        return digest.hexdigest()[:32]
+        return _fingerprint(self.state_dict())
+
+    def fingerprint_elsewhere(self) -> str | None:
+        """The same of the weights that no checkpoint holds, because they come from the installation, a folder or the
+        hub; None when there are none."""
+        held = {id(parameter) for parameter in self.saved_parameters().values()}
+        rest = {name: value for name, value in self.state_dict(keep_vars=True).items() if id(value) not in held}
+        return _fingerprint(rest) if rest else None
 
     def saved_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters a checkpoint must hold: those that training moves. None of frozen published weights."""
