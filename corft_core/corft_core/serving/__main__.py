@@ -64,14 +64,11 @@ def _main(argv: Sequence[str] | None) -> int:
         raise CorftError("--checkpoint is missing: expected a folder like run/checkpoints/co_rft")
     if not 0 < arguments.max_message_mb < 2048:
         raise CorftError(f"--max-message-mb must be above 0 and below 2048, got {arguments.max_message_mb:g}")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    _serve(arguments, stop)
+    _serve(arguments)
     return 0
 
 
-def _serve(arguments: argparse.Namespace, stop: threading.Event) -> None:
+def _serve(arguments: argparse.Namespace) -> None:
     import torch
 
     from corft_core.serving.interface import nothing_seen
@@ -86,6 +83,9 @@ def _serve(arguments: argparse.Namespace, stop: threading.Event) -> None:
         policy.chunk(nothing_seen(policy.info))
     warm_s = time.perf_counter() - began_s
     server = PolicyServer(policy, arguments.bind, arguments.key, round(arguments.max_message_mb * 2**20), _log)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     try:
         info = policy.info
         _log(f"policy {info.policy_id} ({info.checkpoint}) of {info.contract.robot.name} on {arguments.device}: "
