@@ -509,10 +509,10 @@ def test_a_simulation_may_stand_and_hurry_after_but_not_leap_much_later():
 
 
 @pytest.mark.parametrize("age_s", [0.05, 0.3, 0.5])
-def test_a_late_chunk_is_caught_up_with_hardly_faster_than_the_speed_scale_allows(age_s):
+def test_a_late_chunk_is_caught_up_with_no_faster_than_the_speed_scale_allows(age_s):
     robot = Robot()
     robot.supervisor.set_speed_scale(0.25)
     command = robot.send(robot.chunk(rate_rad_s=0.9, age_s=age_s))
     assert isinstance(command, Command)
     _, (_, velocities, _, _) = dense(command.path)
-    assert np.max(np.abs(velocities)) < 0.4 * CONTRACT.limits.velocity_rad_s[0]
+    assert np.max(np.abs(velocities)) < 0.25 * CONTRACT.limits.velocity_rad_s[0]

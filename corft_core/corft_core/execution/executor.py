@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from corft_core.contract import Contract
 from corft_core.execution import cartesian, splice
-from corft_core.execution.brake import brake_along, brake_joints
+from corft_core.execution.brake import brake_along
 from corft_core.execution.chunk import Chunk, checked
 from corft_core.execution.command import Command, Committed, handoff_time, joined, standing
 from corft_core.execution.limits import worst_excess
@@ -32,8 +32,6 @@ from corft_core.trajectory import JointPath
 
 Array = NDArray[np.float64]
 REST_RAD_S = 0.05
-# A stop along the path may take so much longer than one that leaves it.
-LONGER_STOP, LONGER_STOP_S = 2.0, 0.2
 DELAYS_KEPT = 10
 TRANSPORT_S = 0.01  # to the controller
 PLANNING_RESERVE, LONGEST_LEAD_S = 1.25, 0.3
@@ -172,7 +170,7 @@ class ChunkExecutor:
         """Brake and stay, which becomes the running command; None when nothing was commanded yet.
 
         As with a chunk the running motion goes on until the hand-off, so that the controller sees no step. The stop
-        stays on the path that was checked, unless it then took much longer than one that leaves it.
+        never leaves the path that was checked for collision.
         """
         anchor = self._running
         if anchor is None or (anchor.kind == "hold" and not self.at_rest(now_ns)):
@@ -180,10 +178,8 @@ class ChunkExecutor:
         if self.at_rest(now_ns):
             return self._take(standing(self.names, anchor.path.positions[-1], now_ns))
         handoff_ns = handoff_time(anchor, now_ns, self.options.handoff_s)
-        aside = brake_joints(self.names, anchor.state(handoff_ns), self.limits)
-        longest_s = LONGER_STOP * aside.duration_s + LONGER_STOP_S
-        along = brake_along(anchor.path, (handoff_ns - anchor.start_ns) * 1e-9, self.limits, longest_s)
-        start_ns, path = joined(anchor, now_ns, handoff_ns, aside if along is None else along)
+        stop = brake_along(anchor.path, (handoff_ns - anchor.start_ns) * 1e-9, self.limits)
+        start_ns, path = joined(anchor, now_ns, handoff_ns, stop)
         return self._take(Command("hold", path, start_ns, handoff_ns, now_ns))
 
     def move(self, path: JointPath, now_ns: int) -> Command | Refusal:
@@ -244,7 +240,7 @@ class ChunkExecutor:
         waypoints, offset = splice.blended(
             waypoints, anchor.states(due_ns), overlap_s, splice.running_weight(waypoints, len(raw.positions), options),
             options.max_splice_rad, self.names)
-        # A chunk that comes late is caught up with, but hardly faster than the speed scale allows.
+        # A chunk that comes late is caught up with, but no faster than the speed scale allows.
         slower = replace(self.limits, velocity=RESERVE * options.speed_scale * self.limits.velocity)
         waypoints = stretched(waypoints, start, slower, self.names, options.steepest, options.max_gap_rad)
         draft = Command("chunk", anchor.path, now_ns, handoff_ns, handoff_ns, number=chunk.number,

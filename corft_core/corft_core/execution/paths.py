@@ -20,6 +20,8 @@ from corft_core.planning.interface import MotionPlanner
 Array = NDArray[np.float64]
 # Part of the limits that planning uses; the rest absorbs rounding.
 RESERVE = 0.95
+# Part of the velocity limit that a joint may become faster than it starts, to give the spline's knots room.
+START_RESERVE = 0.02
 
 
 class PathMaker:
@@ -67,7 +69,8 @@ class PathMaker:
 
     def _fit(self, start: State, waypoints: Waypoints) -> tuple[Fit, Waypoints]:
         """Spline through the waypoints, slowed down until it meets them. Raises RefusedError."""
-        options, limits = self.options, self.limits.scaled(RESERVE)
+        options = self.options
+        limits = replace(self.limits.scaled(RESERVE), velocity=self.fastest(start))
         problem = "the motion can't be continued within the limits"
         kept = waypoints
         while kept.stretch <= options.slowest:
@@ -84,6 +87,15 @@ class PathMaker:
                                f"{kept.dropped + solution.residual_waypoint} by {solution.residual_rad:.3f} rad")
             kept = kept.later(1.4)
         raise RefusedError(Reason.DYNAMIC_LIMIT, f"{problem}, even {options.slowest:.1f} times slower")
+
+    def fastest(self, start: State) -> Array:
+        """(J,) the velocity that a chunk may use: part of the limit by the speed scale, more for a joint that is faster
+        at the ``start``, as after the scale was lowered, or that its acceleration there still makes faster."""
+        limits = self.limits
+        coming = start.velocity + start.acceleration * np.abs(start.acceleration) / (2 * RESERVE * limits.jerk)
+        already = np.maximum(np.abs(start.velocity), np.abs(coming)) + START_RESERVE * limits.velocity
+        return np.minimum(RESERVE * limits.velocity,
+                          np.maximum(RESERVE * self.options.speed_scale * limits.velocity, already))
 
     def _tail_s(self, waypoints: Waypoints, start: State) -> float:
         """Length of the braking tail: from the last actions' speed, or the start's, at half the deceleration limit."""
