@@ -53,7 +53,7 @@ def _plausible(moving: tuple[Array, ...], steps: int, least: float) -> NDArray[n
                        if steps - coast >= max(2 * ramp, 0.8 * least + ramp)], dtype=np.int64).reshape(-1, 2)
     if len(shapes) == 0:
         return shapes
-    progress, rate, change, bend = _profile(np.arange(steps + 1) * STEP_S, steps, shapes[:, :1], shapes[:, 1:])
+    progress, rate, change, bend = _profile(_knots(steps), steps, shapes[:, :1], shapes[:, 1:])
     index = np.minimum(np.round(progress / FINE_S).astype(int), len(moving[0]) - 1)
     r, c, b = rate[..., None], change[..., None], bend[..., None]
     v_a, a_a, v_j, a_j, j_j = (values[index] for values in moving)
@@ -61,8 +61,13 @@ def _plausible(moving: tuple[Array, ...], steps: int, least: float) -> NDArray[n
     return shapes[np.max(worst, axis=(1, 2)) <= PLAUSIBLE]
 
 
+def _knots(steps: int) -> Array:
+    return np.arange(steps + 1, dtype=np.float64) * STEP_S
+
+
 def _profile(times_s: Array, steps: int, coast: Any, ramp: Any) -> tuple[Array, Array, Array, Array]:
-    """Progress [s], rate and its two derivatives at ``times_s`` (T,) of a stop; (C, T) for ``coast``, ``ramp`` (C, 1)."""
+    """Progress [s], rate and its two derivatives at ``times_s`` (T,) of a stop of ``steps``; of several, each (C, T),
+    for ``coast`` and ``ramp`` (C, 1)."""
     length_s, end_s = ramp * STEP_S, (steps - coast) * STEP_S
     bend = 1.0 / ((steps - coast - ramp) * STEP_S * length_s)
     t = times_s - coast * STEP_S  # since the slowing down began
@@ -79,7 +84,7 @@ def _slowed(path: JointPath, from_s: float, steps: int, coast: int, ramp: int) -
 
     Knots every STEP_S and where the path has one, since its jerk steps there.
     """
-    regular: Array = np.arange(steps + 1, dtype=np.float64) * STEP_S
+    regular = _knots(steps)
     reached, *_ = _profile(regular, steps, coast, ramp)
     knots = path.times_s[(path.times_s > from_s) & (path.times_s < from_s + reached[-1])] - from_s
     passed = np.interp(knots, reached, regular)
