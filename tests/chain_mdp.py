@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -65,12 +65,10 @@ def make_chain(episodes: int = 60, failures: int = 0, seed: int = 0) -> Chain:
     table = build_chunks(np.array(owner), np.array(actions), ends.astype(float), ends, HORIZON, GAMMA)
     count = len(table)
     chunk, valid = torch.from_numpy(table.action), torch.from_numpy(table.valid)
-    columns = {
-        "state": torch.eye(LENGTH)[position], "actions": chunk, "valid": valid, "imitation_actions": chunk,
-        "imitation_valid": valid, "keyframe": torch.zeros(count, LENGTH - 1),
-        "text_index": torch.zeros(count, dtype=torch.long), "instructions": ("go",),
-    }
-    samples = Samples(**{field.name: columns[field.name] for field in fields(Samples)})
+    samples = Samples(
+        state=torch.eye(LENGTH)[position], actions=chunk, valid=valid, imitation_actions=chunk, imitation_valid=valid,
+        keyframe=torch.zeros(count, LENGTH - 1), text_index=torch.zeros(count, dtype=torch.long), instructions=("go",),
+    )
     frames = CachedFrames(samples, torch.zeros(count, 0, 0, 0), torch.zeros(1, 0), samples.text_index)
     return Chain(table, frames, position)
 

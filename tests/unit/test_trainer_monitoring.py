@@ -17,6 +17,7 @@ from learning_data import small_config, small_contract, square_data
 from corft import trainer as program
 from corft_core.data import write_dataset
 from corft_core.data.chunks import build_chunks
+from corft_core.data.history import Spacing
 from corft_core.learning import trainer
 from corft_core.learning.loop import Diverged
 from corft_core.learning.offline_check import check_policy, lines
@@ -79,10 +80,13 @@ def test_missing_tensorboard_is_explained_before_anything_is_written(
 class Recorded:
     """Predicts the recorded chunks with the arm off by 0.1 rad and the gripper the wrong way round at the last step."""
 
+    spacing, rate_hz, new_history = Spacing(), 10, object
+
     def __init__(self, table: object) -> None:
         self.table, self.place = table, 0
 
-    def act(self, images: dict, state: np.ndarray, instructions: list[str], generator: object) -> ChunkPrediction:
+    def act(self, images: dict, state: np.ndarray, instructions: list[str], generator: object,
+            **_: object) -> ChunkPrediction:
         actions = self.table.action[self.rows[self.place : self.place + len(state)]].astype(float)  # type: ignore[attr-defined]
         self.place += len(state)
         actions[..., :-1] += 0.1

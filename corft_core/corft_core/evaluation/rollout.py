@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corft_core.data.history import History
 from corft_core.evaluation.environment import Environment
 from corft_core.evaluation.results import EpisodeResult
 
@@ -29,15 +30,22 @@ SCENES_PER_TASK = 10
 
 @dataclass
 class _Trial:
-    """A running trial and what is known of it so far. ``ahead`` (n, A): actions before the next chunk is due."""
+    """A running trial and what is known of it so far. ``ahead`` (n, A): actions before the next chunk is due.
+    ``history``: the policy's memory of it."""
 
     environment: Environment
     scene_id: str
     target_xy_m: tuple[float, float]
+    history: History
     chunks: int = 0
     success: bool = False
     steps: int = 0
     ahead: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+
+    @property
+    def stamp_ns(self) -> int:
+        """Time since the trial began."""
+        return self.steps * round(1e9 / self.environment.features.rate_hz)
 
 
 def run_trials(policy: Policy, environments: Sequence[Any], scene_ids: Sequence[str], horizon_steps: int, *,
@@ -53,24 +61,29 @@ def run_trials(policy: Policy, environments: Sequence[Any], scene_ids: Sequence[
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, len(scene_ids), len(environments)):
         group = scene_ids[start:start + len(environments)]
-        trials = [_begin(environment, scene_id) for environment, scene_id in zip(environments, group, strict=False)]
+        trials = [_begin(environment, scene_id, policy.new_history())
+                  for environment, scene_id in zip(environments, group, strict=False)]
         _run_group(policy, trials, horizon_steps, replan_steps, generator, on_step)
         for trial in trials:
             time_s = trial.steps * (1.0 / trial.environment.features.rate_hz)
             yield EpisodeResult(trial.scene_id, trial.success, time_s, trial.target_xy_m, trial.chunks)
 
 
-def _begin(environment: Environment, scene_id: str) -> _Trial:
+def _begin(environment: Environment, scene_id: str, history: History) -> _Trial:
     environment.reset(scene_id)
     x, y = environment.target_xy_m
-    return _Trial(environment, scene_id, (round(float(x), 4), round(float(y), 4)))
+    return _Trial(environment, scene_id, (round(float(x), 4), round(float(y), 4)), history)
 
 
 def _run_group(policy: Policy, trials: list[_Trial], horizon_steps: int, replan_steps: int, generator: Any,
                on_step: Callable[[Any], None]) -> None:
     running = list(trials)
     for _ in range(horizon_steps):
-        _plan(policy, [trial for trial in running if not len(trial.ahead)], replan_steps, generator)
+        due = [trial for trial in running if not len(trial.ahead)]
+        remembered = [trial for trial in running if len(trial.ahead) and _looked_back_at(trial, policy, replan_steps)]
+        _plan(policy, due, replan_steps, generator)
+        if remembered:
+            policy.remember(*_seen(remembered))
         for trial in running:
             trial.environment.step(trial.ahead[0])
             trial.ahead = trial.ahead[1:]
@@ -86,15 +99,27 @@ def _plan(policy: Policy, trials: list[_Trial], replan_steps: int, generator: An
     """Give each trial a new chunk, and as much of it to execute as the policy says, or else ``replan_steps``."""
     if not trials:
         return
-    seen = [trial.environment.observe() for trial in trials]
-    images = {name: np.stack([pictures[name] for pictures, _ in seen]) for name in seen[0][0]}
-    state = np.stack([vector for _, vector in seen])
-    prediction = policy.act(images, state, [trial.environment.instruction for trial in trials], generator)
+    images, state, instructions, histories, stamps_ns = _seen(trials)
+    prediction = policy.act(images, state, instructions, generator, histories=histories, stamps_ns=stamps_ns)
     for number, (trial, chunk) in enumerate(zip(trials, prediction.actions, strict=True)):
         wanted = math.nan if prediction.steps is None else float(prediction.steps[number])
         trial.environment.start_chunk(chunk)
         trial.ahead = chunk[:replan_steps if math.isnan(wanted) else round(wanted)]
         trial.chunks += 1
+
+
+def _looked_back_at(trial: _Trial, policy: Policy, replan_steps: int) -> bool:
+    """Whether a later chunk of this trial depends on what is to be seen now, between two chunks."""
+    step_ns = round(1e9 / policy.rate_hz)
+    return policy.spacing.serves(len(trial.ahead) * step_ns, replan_steps * step_ns)
+
+
+def _seen(trials: list[_Trial]) -> tuple[dict[str, NDArray[np.uint8]], NDArray, list[str], list[History], list[int]]:
+    """Images, state, instructions, histories and times, as the policy takes them."""
+    seen = [trial.environment.observe() for trial in trials]
+    images = {name: np.stack([pictures[name] for pictures, _ in seen]) for name in seen[0][0]}
+    return (images, np.stack([vector for _, vector in seen]), [trial.environment.instruction for trial in trials],
+            [trial.history for trial in trials], [trial.stamp_ns for trial in trials])
 
 
 def _task(checkpoint: str, scenes: list[str], horizon_s: float, replan_steps: int, seed: int) -> list[EpisodeResult]:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from corft_core.data.chunks import ChunkTable
+from corft_core.data.history import Spacing, past_rows
 from corft_core.data.statistics import Statistics
 from corft_core.policy.actor import Observation
 from corft_core.policy.backbones import Backbone
+from corft_core.policy.memory import Past
 
 Progress = Callable[[int], None]
 
@@ -38,13 +40,19 @@ class Samples:
     """(N,) number of the frame's instruction."""
     instructions: tuple[str, ...]
     """Distinct instructions."""
+    past: Past | None = None
+    """Rows (N, k) that each frame's observation consists of; None without memory."""
 
     @classmethod
     def build(
         cls, dataset: Any, table: ChunkTable, statistics: Statistics, device: torch.device,
         imitation_action: np.ndarray | None = None, imitation_valid: np.ndarray | None = None,
+        spacing: Spacing | None = None,
     ) -> Samples:
-        """From a data set with .state, .instructions (per episode), its chunk table and chunks to imitate instead."""
+        """From a data set with .state, .instructions (per episode), its chunk table and chunks to imitate instead.
+
+        spacing: of the rows that an observation consists of; None: of one.
+        """
         state = np.asarray(dataset.state, np.float64)
         distinct = tuple(sorted(set(dataset.instructions)))
         by_episode = np.array([distinct.index(text) for text in dataset.instructions])
@@ -63,10 +71,23 @@ class Samples:
             keyframe=torch.from_numpy(keyframes(state, table, statistics)).to(device),
             text_index=torch.from_numpy(by_episode[table.episode]).to(device),
             instructions=distinct,
+            past=_past(table.episode, spacing, device),
         )
 
     def __len__(self) -> int:
         return len(self.state)
+
+    def look_back(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The frames that observations of `index` (B,) consist of: row numbers (B,) and None, or with memory (B, k)
+        and which of them were seen (B, k)."""
+        return (index, None) if self.past is None else (self.past.frame[index], self.past.seen[index])
+
+
+def _past(episode: np.ndarray, spacing: Spacing | None, device: torch.device) -> Past | None:
+    if spacing is None or spacing.steps == 1:
+        return None
+    rows, seen = past_rows(episode, spacing)
+    return Past(torch.from_numpy(rows).to(device), torch.from_numpy(seen).to(device))
 
 
 def keyframes(state: np.ndarray, table: ChunkTable, statistics: Statistics) -> np.ndarray:
@@ -121,9 +142,14 @@ class CachedFrames:
         return cls(samples, tokens.to(device), torch.cat(texts), torch.arange(count, device=device))
 
     def observe(self, index: Tensor, train: bool = False) -> Observation:
-        """Observations of these frames."""
-        tokens = self.tokens.index_select(0, index).float()  # copies whole rows, five times faster than [index]
-        return Observation(tokens, self.text[self.text_row[index]], self.samples.state[index])
+        """Observations of these frames. Frames that several of them look back at are there once."""
+        rows, seen = self.samples.look_back(index)
+        past = None
+        if seen is not None:
+            rows, place = rows.unique(return_inverse=True)
+            past = Past(place, seen)
+        tokens = self.tokens.index_select(0, rows).float()  # copies whole rows, five times faster than [rows]
+        return Observation(tokens, self.text[self.text_row[rows]], self.samples.state[rows], past)
 
     def input_sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of these frames and all instruction embeddings, to fit the encoder's input scaling."""
@@ -140,19 +166,24 @@ class LiveFrames:
         self.device, self.shift_px = device, shift_px
 
     def observe(self, index: Tensor, train: bool = False) -> Observation:
-        """Observations of these frames; `train` shifts the images and keeps the graph."""
-        images = stack_images(self.images, index.cpu()).to(self.device)
+        """Observations of these frames; `train` shifts the images, those of one observation alike, and keeps the
+        graph."""
+        rows, seen = self.samples.look_back(index)
+        images = stack_images(self.images, rows.flatten().cpu()).to(self.device)
         if train and self.shift_px:
-            images = random_shift(images, self.shift_px)
-        words = [self.samples.instructions[i] for i in self.samples.text_index[index].tolist()]
-        tokens, text = self.backbone.encode(images, words)
-        return Observation(tokens, text, self.samples.state[index])
+            images = random_shift(images, self.shift_px, 1 if seen is None else seen.shape[1])
+        tokens, text = self._encode(images, rows.flatten())
+        past = None if seen is None else Past(torch.arange(seen.numel(), device=self.device).view(seen.shape), seen)
+        return Observation(tokens, text, self.samples.state[rows.flatten()], past)
 
     @torch.no_grad()
     def input_sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of these frames and their instructions' embeddings."""
-        observation = self.observe(index)
-        return observation.tokens, observation.text
+        return self._encode(stack_images(self.images, index.cpu()).to(self.device), index)
+
+    def _encode(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        words = [self.samples.instructions[i] for i in self.samples.text_index[rows].tolist()]
+        return self.backbone.encode(images, words)
 
 
 def stack_images(images: list[np.ndarray], rows: Tensor) -> Tensor:
@@ -163,9 +194,16 @@ def stack_images(images: list[np.ndarray], rows: Tensor) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(camera[picked]) for camera in images], 1))
 
 
-def random_shift(images: Tensor, reach_px: int) -> Tensor:
-    """Shift every image by up to `reach_px` pixels in x and y, edge pixels repeated; (B, cams, H, W, 3)."""
+def random_shift(images: Tensor, reach_px: int, together: int = 1) -> Tensor:
+    """Shift every image by up to `reach_px` pixels in x and y, edge pixels repeated; (B, cams, H, W, 3).
+
+    Each camera's images of `together` rows in a row are shifted alike: a camera that stands still does so in a history.
+    """
     batch, cameras, height, width, _ = images.shape
+    if together > 1:
+        side_by_side = images.unflatten(0, (-1, together)).permute(0, 2, 3, 4, 5, 1)
+        shifted = random_shift(side_by_side.flatten(4), reach_px).unflatten(4, (3, together))
+        return shifted.permute(0, 5, 1, 2, 3, 4).flatten(0, 1)
     dy, dx = torch.randint(-reach_px, reach_px + 1, (2, batch * cameras, 1))
     rows = (torch.arange(height) + dy).clamp(0, height - 1).to(images.device)
     columns = (torch.arange(width) + dx).clamp(0, width - 1).to(images.device)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from corft_core.contract import Contract
 from corft_core.data.chunks import ChunkTable, build_chunks, episode_bounds
+from corft_core.data.history import Spacing, past_rows
 from corft_core.features import Features
 from corft_core.learning.config import TrainConfig
 from corft_core.learning.prepared import check_data
@@ -108,13 +109,20 @@ def _act(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     images, texts = dataset.images(), dataset.instructions
     generator = torch.Generator().manual_seed(0)
+    spacing, step_ns = policy.spacing, round(1e9 / policy.rate_hz)
+    before, _ = past_rows(table.episode, Spacing(spacing.steps, spacing.stride // step_ns))
     chunks, values = [], []
+
+    def seen(part: NDArray[np.int64]) -> tuple[dict[str, NDArray[np.uint8]], NDArray, list[str]]:
+        return ({name: np.asarray(pictures[part]) for name, pictures in images.items()}, dataset.state[part],
+                [texts[episode] for episode in table.episode[part]])
+
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
-        prediction = policy.act(
-            {name: np.asarray(pictures[part]) for name, pictures in images.items()}, dataset.state[part],
-            [texts[episode] for episode in table.episode[part]], generator,
-        )
+        histories = [policy.new_history() for _ in part]
+        for earlier in before[part, :-1].T:
+            policy.remember(*seen(earlier), histories, (earlier * step_ns).tolist())
+        prediction = policy.act(*seen(part), generator, histories=histories, stamps_ns=(part * step_ns).tolist())
         chunks.append(prediction.actions)
         values.append(prediction.value)
     return np.concatenate(chunks), np.concatenate(values)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from corft_core.data.chunks import ChunkTable, build_chunks
+from corft_core.data.history import Spacing
 from corft_core.data.statistics import Statistics
 from corft_core.errors import CorftError
 from corft_core.features import Features
@@ -72,7 +73,10 @@ class Prepared:
         statistics = Statistics.measure(state, action, valid, contract)
         return cls(
             dataset, contract, table, trained, imitation, statistics,
-            Samples.build(dataset, table, statistics, device, imitation.action, imitation.valid),
+            Samples.build(
+                dataset, table, statistics, device, imitation.action, imitation.valid,
+                Spacing(config.policy.history.steps, config.policy.history.stride),
+            ),
             [dataset.images()[camera.name] for camera in contract.cameras], device,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corft_core.contract import Contract
+from corft_core.data.history import History, Spacing
 from corft_core.errors import CorftError
 from corft_core.features import Features
 from corft_core.policy.actor import Observation
 from corft_core.policy.checkpoint import Bundle, load_checkpoint, move
+from corft_core.policy.hub import policy_folder
+from corft_core.policy.memory import Past
 from corft_core.policy.selection import choose_chunk
-
-
-@dataclass(frozen=True)
-class ChunkPrediction:
-    """What the policy would do from each of B observations.
-
-    `actions` float64 (B, H, A): absolute, as the features' action names say; step j is to be reached (j + 1) / rate_hz
-    after the observation. `value` float64 (B,): the critic's value, NaN without a critic. `steps` float64 (B,): how
-    many steps of the chunk to execute, None or NaN = the caller's replan interval.
-    """
-
-    actions: NDArray[np.float64]
-    value: NDArray[np.float64]
-    steps: NDArray[np.float64] | None = None
+from corft_core.prediction import ChunkPrediction
 
 
 class Policy:
@@ -46,6 +36,11 @@ class Policy:
     def load(cls, folder: Path | str, device: str = "cpu", robot: Features | None = None) -> Policy:
         """Read a checkpoint folder; `robot` (optional) must equal the contract it was trained with."""
         return cls(load_checkpoint(folder, robot), device)
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str, device: str = "cpu", revision: str | None = None) -> Policy:
+        """Read a checkpoint or exported policy from a folder, or from the hub by its id at `revision`."""
+        return cls.load(policy_folder(name, revision), device)
 
     @property
     def features(self) -> Features:
@@ -82,6 +77,21 @@ class Policy:
         """Instructions the policy was trained with; others are understood as far as the text model carries."""
         return self.bundle.instructions
 
+    @property
+    def spacing(self) -> Spacing:
+        """How many observations a chunk depends on, the current one included, and their distance [ns]."""
+        history = self.bundle.config.history
+        return Spacing(history.steps, history.stride * round(1e9 / self.rate_hz))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether chunks depend on earlier observations, so that `act` needs a history."""
+        return self.spacing.steps > 1
+
+    def new_history(self) -> History:
+        """The memory of a run that begins; the caller keeps it and gives it to every `act` of this run."""
+        return History(self.spacing)
+
     @torch.inference_mode()
     def act(
         self,
@@ -91,17 +101,20 @@ class Policy:
         generator: torch.Generator | None = None,
         plan: NDArray[np.floating] | None = None,
         frozen: int = 0,
+        histories: Sequence[History] | None = None,
+        stamps_ns: Sequence[int] | None = None,
     ) -> ChunkPrediction:
         """Predict a chunk for each of B observations.
 
         Args: images per camera of the features (none: {}), uint8 (B, H, W, 3); state (B, S) in the order of
         `features.state_names`; B instructions; generator (CPU) for the stochastic head's noise, None for torch's
         global one; plan (B, H, A), the absolute actions expected for the chunk's steps, of which the first `frozen`
-        are executed whatever is predicted (real-time chunking).
-        Raises CorftError when a camera is missing or a shape differs.
+        are executed whatever is predicted (real-time chunking); histories and stamps_ns, the runs' memories and the
+        times of the observations: a policy that remembers needs both, any other ignores them.
+        Raises CorftError when a camera or a history is missing or a shape differs.
         """
         state = np.asarray(state, np.float64)
-        observation = self.observation(images, state, instructions)
+        observation = self.observation(images, state, instructions, histories, stamps_ns)
         if generator is not None and generator.device != self.device:
             generator = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
         selection = replace(self.bundle.config.selection, samples=self.samples)
@@ -110,12 +123,53 @@ class Policy:
             frozen,
         )
         actions = self.bundle.statistics.decode_actions(choice.chunk.cpu().numpy(), state)
-        return ChunkPrediction(actions, choice.value.double().cpu().numpy(), choice.steps.double().cpu().numpy())
+        value, steps = choice.value.double().cpu().numpy(), choice.steps.double().cpu().numpy()
+        decoded = self.bundle.actor.head.decoded
+        if decoded is None:
+            return ChunkPrediction(actions, value, steps)
+        return ChunkPrediction(actions, value, steps, decoded.forwards, float(decoded.kept.mean()),
+                               float(decoded.fixed.mean()))
+
+    @torch.inference_mode()
+    def remember(
+        self, images: Mapping[str, NDArray[np.uint8]], state: NDArray[np.floating], instructions: Sequence[str],
+        histories: Sequence[History], stamps_ns: Sequence[int],
+    ) -> None:
+        """Put B observations into their histories without asking for a chunk: those that later ones look back at."""
+        if self.remembers:
+            frames = self._frames(images, np.asarray(state, np.float64), instructions)
+            for row, history in enumerate(histories):
+                history.add(stamps_ns[row], instructions[row], _row(frames, row))
 
     def observation(
+        self, images: Mapping[str, NDArray[np.uint8]], state: NDArray[np.floating], instructions: Sequence[str],
+        histories: Sequence[History] | None = None, stamps_ns: Sequence[int] | None = None,
+    ) -> Observation:
+        """What the experts see of B observations, see :meth:`act`. Their images are encoded, remembered ones are not
+        encoded again."""
+        frames = self._frames(images, state, instructions)
+        if not self.remembers:
+            return frames
+        if histories is None or stamps_ns is None:
+            raise CorftError(
+                f"policy {self.policy_id} looks back at {self.spacing.steps} observations: give `act` a history per "
+                "observation (policy.new_history() at the start of a run) and its time in stamps_ns."
+            )
+        rows: list[Observation] = []
+        seen = np.empty((len(state), self.spacing.steps), bool)
+        for row, history in enumerate(histories):
+            found, seen[row] = history.look_back(stamps_ns[row], instructions[row], _row(frames, row))
+            rows += found
+        place = torch.arange(seen.size, device=self.device).view(seen.shape)
+        return Observation(
+            torch.cat([frame.tokens for frame in rows]), torch.cat([frame.text for frame in rows]),
+            torch.cat([frame.state for frame in rows]), Past(place, torch.from_numpy(seen).to(self.device)),
+        )
+
+    def _frames(
         self, images: Mapping[str, NDArray[np.uint8]], state: NDArray[np.floating], instructions: Sequence[str]
     ) -> Observation:
-        """What the experts see of B observations, see :meth:`act`."""
+        """The B observations alone, without what was before."""
         tokens, text = self._encode(self._stack(images, state, instructions), list(instructions))
         return Observation(tokens, text, torch.from_numpy(self.bundle.statistics.encode_state(state)).to(self.device))
 
@@ -155,3 +209,7 @@ class Policy:
         if unseen:
             self._texts |= dict(zip(unseen, backbone.encode_text(unseen), strict=True))
         return backbone.encode_images(images), torch.stack([self._texts[text] for text in instructions])
+
+
+def _row(frames: Observation, row: int) -> Observation:
+    return Observation(frames.tokens[row : row + 1], frames.text[row : row + 1], frames.state[row : row + 1])
