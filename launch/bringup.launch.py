@@ -1,7 +1,8 @@
-"""The robot's graph: camera_node, executor_node and, with a checkpoint, policy_node; lifecycle_manager brings them up.
+"""The robot's graph: camera_node, executor_node and, with a policy, policy_node; lifecycle_manager brings them up.
 
 ros2 launch corft bringup.launch.py                                        # while recording demonstrations
 ros2 launch corft bringup.launch.py checkpoint:=RUN/checkpoints/co_rft     # to drive the robot with a policy
+ros2 launch corft bringup.launch.py server:=tcp://HOST:5555                # the same, the policy on another machine
 ros2 launch corft bringup.launch.py checkpoint:=… execute:=false           # to see what would be sent
 """
 
@@ -16,7 +17,7 @@ from launch_ros.substitutions import FindPackageShare
 from corft.camera_parameters import CAMERA_PARAMETERS
 from corft.executor.parameters import EXECUTOR_PARAMETERS, SHARED_OPTIONS
 from corft.launch_arguments import LOG_LEVEL, NAMESPACE, USE_SIM_TIME, argument, chosen, value_type
-from corft.policy.checks import check_robot, checkpoint_folder
+from corft.policy.checks import check_one_policy, check_robot, checkpoint_folder
 from corft.policy.parameters import POLICY_PARAMETERS
 from corft_core.contract import Contract
 
@@ -58,7 +59,8 @@ def generate_launch_description() -> LaunchDescription:
     def graph(context: LaunchContext) -> list[Node]:
         # Checked before anything starts, so that bad input ends the launch at once and with a status that says so.
         robot = Contract.load(LaunchConfiguration("contract").perform(context))
-        checkpoint = LaunchConfiguration("checkpoint").perform(context)
+        checkpoint, server = (LaunchConfiguration(name).perform(context) for name in ("checkpoint", "server"))
+        check_one_policy(checkpoint, server)
         if checkpoint:
             folder = checkpoint_folder(checkpoint)
             check_robot(Contract.load(folder / "contract.json"), robot, folder)
@@ -67,7 +69,7 @@ def generate_launch_description() -> LaunchDescription:
             "camera_node": values(cameras),
             "policy_node": values([*policy_rows, *both]),
             "executor_node": values([*executor_rows, *both]) | {"execute_steps": steps}}
-        if not checkpoint:
+        if not checkpoint and not server:
             del nodes["policy_node"]
         manager = Node(
             package="corft", executable="lifecycle_manager", name="lifecycle_manager",

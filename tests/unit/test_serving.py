@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +18,7 @@ import pytest
 import zmq
 from faults.channel import delayed, dropped, duplicated, reordered
 from network_relay import Relay
+from policy_servers import ANY_PORT, environment, free_port, server_process, serving
 from ros.tiny_policy import INSTRUCTIONS, make_tiny_checkpoint
 from safetensors.numpy import save
 
@@ -28,15 +27,14 @@ from corft_core.errors import CorftError
 from corft_core.prediction import ChunkPrediction
 from corft_core.serving import protocol
 from corft_core.serving.__main__ import main
-from corft_core.serving.client import NoAnswerError, RemotePolicy, ServerError
-from corft_core.serving.interface import PolicyInfo, Request
+from corft_core.serving.client import RemotePolicy
+from corft_core.serving.interface import NoAnswerError, PolicyInfo, Request, ServerError
 from corft_core.serving.keys import make_keys
 from corft_core.serving.local import LocalPolicy, fingerprint
 from corft_core.serving.server import PolicyServer
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = Contract.load(ROOT / "ros2_ws/src/corft/config/panda_cell/contract.yaml")
-ANY_PORT = "tcp://127.0.0.1:*"
 PATIENCE_S = 60.0
 
 
@@ -77,19 +75,6 @@ def chunk_of(seed: int) -> np.ndarray:
 @pytest.fixture
 def answering(local: LocalPolicy) -> Answering:
     return Answering(local.info)
-
-
-@contextlib.contextmanager
-def serving(policy: Any, bind: str = ANY_PORT, **options: Any) -> Iterator[PolicyServer]:
-    server, stop = PolicyServer(policy, bind, log=lambda _: None, **options), threading.Event()
-    thread = threading.Thread(target=server.serve, args=(stop,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        stop.set()
-        thread.join()
-        server.close()
 
 
 def asking(address: str, **options: Any) -> contextlib.closing[RemotePolicy]:
@@ -313,29 +298,6 @@ def test_the_program_refuses_bad_input(tmp_path: Path, capsys: pytest.CaptureFix
                              (["--checkpoint", str(tmp_path), "--max-message-mb", "0"], "--max-message-mb must be")):
         assert main(arguments) == 2 and words in capsys.readouterr().err
     assert main(["--make-key", str(tmp_path / "lab")]) == 0 and (tmp_path / "lab.key").exists()
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT / "corft_core"), "OMP_NUM_THREADS": "1"}
-
-
-def free_port() -> int:
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
-        return socket.bind_to_random_port("tcp://127.0.0.1")
-
-
-@contextlib.contextmanager
-def server_process(checkpoint: Path, address: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "corft_core.serving", "--checkpoint", str(checkpoint), "--bind", address,
-         "--torch-threads", "1"], stdout=subprocess.PIPE, text=True, env=environment())
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
 
 
 def ask(socket: zmq.Socket[bytes], session: str, number: int, policy: Answering) -> None:

@@ -14,7 +14,7 @@ import zmq
 
 from corft_core.errors import CorftError
 from corft_core.prediction import ChunkPrediction
-from corft_core.serving.interface import PolicyInfo, Request
+from corft_core.serving.interface import NoAnswerError, PolicyInfo, Request, ServerError
 from corft_core.serving.keys import secure_client
 from corft_core.serving.protocol import (
     MAX_MESSAGE_BYTES,
@@ -30,14 +30,6 @@ from corft_core.serving.protocol import (
 )
 
 GREETING_S = 10.0
-
-
-class ServerError(CorftError):
-    """The server has refused; asking again changes nothing."""
-
-
-class NoAnswerError(CorftError):
-    """No answer in time. The next question may be answered: the connection comes back by itself."""
 
 
 class RemotePolicy:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corft_core.contract import Contract
+from corft_core.errors import CorftError
 from corft_core.prediction import ChunkPrediction
+
+
+class ServerError(CorftError):
+    """The server has refused; asking again changes nothing."""
+
+
+class NoAnswerError(CorftError):
+    """No answer in time. The next question may be answered: the connection comes back by itself."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,12 @@ class ChunkPolicy(Protocol):
     def info(self) -> PolicyInfo: ...
 
     def chunk(self, request: Request) -> ChunkPrediction:
-        """The chunk for one observation: a prediction of B = 1. CorftError when there is none."""
+        """The chunk for one observation, a prediction of B = 1. Raises NoAnswerError when asking again may help, any
+        other CorftError when not."""
+        ...
+
+    def statistics(self) -> dict[str, Any]:
+        """How asking went, for diagnostics."""
         ...
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,10 @@ class LocalPolicy:
             {name: image[None] for name, image in request.images.items()}, request.state[None], [request.instruction],
             self._generator.manual_seed(request.seed), plan=None if request.plan is None else request.plan[None],
             frozen=request.frozen)
+
+    def statistics(self) -> dict[str, Any]:
+        """Nothing that the caller would not know."""
+        return {}
 
     def close(self) -> None:
         """Nothing is held."""

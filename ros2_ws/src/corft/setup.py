@@ -17,7 +17,8 @@ def share_tree(folder: str) -> list[tuple[str, list[str]]]:
 
 
 NODES = ("camera_node", "policy_node", "executor_node", "cell_node", "teleop_node", "lifecycle_manager")
-PROGRAMS = ("bag_to_dataset", "dataset", "record", "doctor", "trainer", "export_policy", "evaluate_live", "demo")
+PROGRAMS = ("bag_to_dataset", "dataset", "record", "doctor", "trainer", "export_policy", "evaluate_live", "demo",
+            "policy_server")
 
 setup(
     name="corft",

@@ -1,4 +1,4 @@
-"""policy_node: a checkpoint behind the RunPolicy action.
+"""policy_node: a checkpoint, here or on a policy server, behind the RunPolicy action.
 
 While a goal runs, every `replan_steps` ticks of the policy's rate (ROS time) the node takes the observation as of
 the tick from the aligner that the converter uses, runs the policy in a thread of its own and publishes an
@@ -26,10 +26,11 @@ from rclpy.time import Time
 from corft.chunk_messages import duration_message
 from corft.node_base import ERROR, OK, WARN, CorftLifecycleNode, Diagnosis, load_contract, qos_profile
 from corft.node_main import run_node
-from corft.policy.checks import check_robot, checkpoint_folder, rtc_delay
+from corft.policy.checks import check_robot, rtc_delay
 from corft.policy.executor_link import ExecutorLink
 from corft.policy.inference import Inference
 from corft.policy.inputs import PolicyInputs
+from corft.policy.opening import open_policy
 from corft.policy.parameters import POLICY_PARAMETERS
 from corft.policy.predictor import Predictor
 from corft.policy.run import PolicyRun
@@ -48,6 +49,7 @@ class PolicyNode(CorftLifecycleNode):
     def __init__(self) -> None:
         self._contract: Contract | None = None
         self._predictor: Predictor | None = None
+        self._chunk_publisher: Any = None
         self._run: PolicyRun | None = None
         self._inputs: PolicyInputs | None = None
         self._link: ExecutorLink | None = None
@@ -63,38 +65,34 @@ class PolicyNode(CorftLifecycleNode):
     # Lifecycle
 
     def configure(self) -> None:
-        folder = checkpoint_folder(self.param("checkpoint"))
-        # torch takes seconds to import: a wrong folder is refused before.
-        import torch
-
-        from corft_core.policy.policy import Policy
-
-        torch.set_num_threads(self.param("torch_threads") or max(1, (torch.get_num_threads() + 1) // 2))
-        policy = Policy.load(folder, device=self.param("device"))
-        contract = self._contract = load_contract(self.param("contract")) if self.param("contract") else policy.contract
-        check_robot(policy.contract, contract, folder)
-        self.hardware_id = contract.robot.name
-        if self.param("replan_steps") > policy.horizon:
-            raise CorftError(f"parameter 'replan_steps' is {self.param('replan_steps')}, "
-                             f"the checkpoint's chunks have {policy.horizon} steps")
+        own = load_contract(self.param("contract")) if self.param("contract") else None
+        policy, source = open_policy(self.param, self.get_fully_qualified_name())
+        info = policy.info
+        contract = self._contract = own or info.contract
         self._predictor = Predictor(policy, contract)
+        check_robot(info.contract, contract, source)
+        self.hardware_id = contract.robot.name
+        if self.param("replan_steps") > info.horizon:
+            raise CorftError(f"parameter 'replan_steps' is {self.param('replan_steps')}, "
+                             f"the checkpoint's chunks have {info.horizon} steps")
         self._aligner = Aligner(contract)
         self._chunk_publisher = self.create_lifecycle_publisher(
             ActionChunk, "action_chunk", qos_profile("reliable", 10))
         first_s, warm_s = self._predictor.predict_nothing(), self._predictor.predict_nothing()
         interval_s = self.param("replan_steps") / contract.rate_hz
+        where = f" at {source}" if self.param("server") else ""
         self.get_logger().info(
-            f"policy {policy.policy_id}: {policy.horizon} steps at {policy.rate_hz} Hz = "
-            f"{policy.horizon / policy.rate_hz:.2f} s a chunk, a new one every {interval_s:.2f} s; inference "
+            f"policy {info.policy_id}{where}: {info.horizon} steps at {info.rate_hz} Hz = "
+            f"{info.horizon / info.rate_hz:.2f} s a chunk, a new one every {interval_s:.2f} s; inference "
             f"{warm_s * 1e3:.0f} ms warm, {first_s * 1e3:.0f} ms cold")
         if warm_s > interval_s:
             self.get_logger().warning(f"inference ({warm_s:.2f} s) is slower than the interval between chunks")
         if self.param("chunk_mode") == "rtc":
-            delay = rtc_delay(contract, policy.horizon, self.param("replan_steps"), self.param("handoff_s"), warm_s)
-            if not policy.inpaints:
+            delay = rtc_delay(contract, info.horizon, self.param("replan_steps"), self.param("handoff_s"), warm_s)
+            if not info.inpaints:
                 self.get_logger().warning("this policy's head can't go on from given actions: chunks are only blended "
                                           "with the running motion")
-            self.get_logger().info(f"rtc: {delay} of {policy.horizon} steps are expected to pass until a chunk is "
+            self.get_logger().info(f"rtc: {delay} of {info.horizon} steps are expected to pass until a chunk is "
                                    "followed")
 
     def activate(self) -> None:
@@ -115,8 +113,10 @@ class PolicyNode(CorftLifecycleNode):
 
     def cleanup(self) -> None:
         if self._predictor is not None:
+            self._predictor.policy.close()
+        if self._chunk_publisher is not None:
             self.destroy_lifecycle_publisher(self._chunk_publisher)
-        self._predictor = None
+        self._predictor = self._chunk_publisher = None
 
     # Events (executor thread)
 
@@ -189,7 +189,7 @@ class PolicyNode(CorftLifecycleNode):
 
     def _begin(self, run: PolicyRun, handle: ServerGoalHandle) -> None:
         assert self._predictor is not None
-        known = list(self._predictor.policy.instructions)
+        known = list(self._predictor.policy.info.instructions)
         if not run.instruction:
             run.end(Result.ABORTED, f"the instruction is empty; this policy learned: {', '.join(known) or 'none'}")
         elif known and run.instruction not in known:

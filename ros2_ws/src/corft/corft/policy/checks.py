@@ -30,6 +30,13 @@ def checkpoint_folder(text: str) -> Path:
     return folder
 
 
+def check_one_policy(checkpoint: str, server: str) -> None:
+    """CorftError when the parameters `checkpoint` and `server` name two policies."""
+    if checkpoint and server:
+        raise CorftError(f"both 'checkpoint' ({checkpoint}) and 'server' ({server}) are set: give the checkpoint to "
+                         "the server, or leave 'server' empty to run it here")
+
+
 def contract_conflicts(trained: Contract, robot: Contract) -> list[str]:
     """Differences `key: trained != robot` that change the meaning of states, images or actions.
 
@@ -40,11 +47,11 @@ def contract_conflicts(trained: Contract, robot: Contract) -> list[str]:
     return [line for line in trained.differences(robot) if not _HARMLESS.match(line.split(":", 1)[0])] + vectors
 
 
-def check_robot(trained: Contract, robot: Contract, folder: Path) -> None:
-    """CorftError listing the conflicts when the checkpoint in `folder` was trained for another robot."""
+def check_robot(trained: Contract, robot: Contract, source: Path | str) -> None:
+    """CorftError listing the conflicts when the checkpoint in or at `source` was trained for another robot."""
     conflicts = contract_conflicts(trained, robot)
     if conflicts:
-        raise CorftError(f"checkpoint {folder} was trained for another robot (checkpoint != this contract): "
+        raise CorftError(f"checkpoint {source} was trained for another robot (checkpoint != this contract): "
                          + "; ".join(conflicts) + ". Use a checkpoint or a contract of this robot.")
 
 

@@ -20,6 +20,7 @@ from corft.policy.run import PolicyRun
 from corft_core.contract import Contract
 from corft_core.data.align import Aligner
 from corft_core.errors import CorftError
+from corft_core.serving.interface import NoAnswerError
 
 Result = RunPolicy.Result
 FIRST_OBSERVATION_S = 3.0
@@ -28,7 +29,7 @@ FIRST_OBSERVATION_S = 3.0
 class Inference:
     """Runs from construction until `destroy`. ``finish(run, outcome, reason)`` is called, in the thread, to end a goal.
 
-    `waiting_for`: streams without a usable sample at the last tick.
+    `waiting_for`: streams without a usable sample at the last tick, or the policy server's answer.
     """
 
     def __init__(self, node: CorftLifecycleNode, contract: Contract, predictor: Predictor, aligner: Aligner,
@@ -100,10 +101,10 @@ class Inference:
                 self._chunk(run, handle, tick_ns, now_ns)
 
     def _chunk(self, run: PolicyRun, handle: ServerGoalHandle, tick_ns: int, now_ns: int) -> None:
-        start_s = time.perf_counter()
+        start_s = time.monotonic()
         observation = self._aligner.observation(tick_ns)
-        self.waiting_for = list(observation.missing)
         if observation.missing:
+            self.waiting_for = list(observation.missing)
             run.skipped(tick_ns)
             limit_s = self._contract.limits.max_observation_age_s
             if run.blind_s(now_ns) > (limit_s if run.chunks else max(limit_s, FIRST_OBSERVATION_S)):
@@ -112,19 +113,32 @@ class Inference:
             return
         committed = None
         if self._node.param("chunk_mode") == "rtc":
-            committed = self._link.plan(tick_ns, self._contract.step_ns, self._predictor.policy.horizon)
+            committed = self._link.plan(tick_ns, self._contract.step_ns, self._predictor.policy.info.horizon)
         images = {camera.name: observation.values[camera.name] for camera in self._contract.cameras}
-        prediction, inference_s = self._predictor.predict(
-            tick_ns, images, self._aligner.state(observation.values), run.instruction, committed)
+        try:
+            prediction, inference_s = self._predictor.predict(
+                tick_ns, images, self._aligner.state(observation.values), run.instruction, committed)
+        except NoAnswerError as error:
+            self._wait_for_server(run, tick_ns, start_s, error)
+            return
+        self.waiting_for = []
         value = float(prediction.value[0])
         chunk = chunk_message(self._contract, tick_ns, prediction.actions[0], chunk_number=run.chunks,
-                              policy_id=self._predictor.policy.policy_id, value=value, inference_s=inference_s)
+                              policy_id=self._predictor.policy.info.policy_id, value=value, inference_s=inference_s)
         if run.ended:
             return  # ended during inference: nothing may follow the end
         self._publisher.publish(chunk)
-        latency_s = time.perf_counter() - start_s
+        latency_s = time.monotonic() - start_s
         self._predictor.published(latency_s)
         handle.publish_feedback(RunPolicy.Feedback(
             chunk_number=run.chunks, latency=latency_s, value=value, queue=self._link.queue_s,
             elapsed=(now_ns - run.start_ns) * 1e-9))
         run.predicted(tick_ns)
+
+    def _wait_for_server(self, run: PolicyRun, tick_ns: int, asked_s: float, error: NoAnswerError) -> None:
+        """No chunk for now: the executor brakes by itself when the last one is over."""
+        self.waiting_for = [f"an answer: {error}"]
+        self._node.get_logger().warning(str(error), throttle_duration_sec=2.0)
+        silent_s = run.unanswered(tick_ns, asked_s)
+        if silent_s > self._node.param("server_patience_s"):
+            self._finish(run, Result.ABORTED, f"no chunk for {silent_s:.1f} s: {error}")

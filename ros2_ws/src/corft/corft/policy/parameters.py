@@ -7,6 +7,14 @@ from corft.node_base import Param
 
 POLICY_PARAMETERS = (
     Param("checkpoint", "", "Checkpoint folder written by the trainer; horizon, rates and joints come from it."),
+    Param("server", "", "Policy server that runs the checkpoint instead of this node, tcp://host:port."),
+    Param("server_key", "", "The server's public key file, if it was started with --key."),
+    Param("server_timeout_s", 1.0, "Wall seconds to wait for a chunk from the server; then the newest is asked for.",
+          (0.05, 5.0)),
+    Param("server_patience_s", 5.0, "Wall seconds without any chunk from the server until a goal is aborted.",
+          (0.1, 3600.0)),
+    Param("server_images", "raw", "Images on their way to the server; jpeg takes a tenth of the bytes, not exact.",
+          choices=("raw", "jpeg")),
     Param("contract", "", "The robot's contract, compared with the checkpoint's at start-up; empty: no check."),
     Param("replan_steps", 5, "Policy steps between two chunks; at most the checkpoint's horizon.", (1, 200)),
     *SHARED_OPTIONS,  # as executor_node's: rtc goes on from what the executor is committed to

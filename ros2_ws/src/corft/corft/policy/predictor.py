@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from corft.stream_health import percentile
 from corft_core.contract import Contract
+from corft_core.prediction import ChunkPrediction
+from corft_core.serving.interface import ChunkPolicy, Request, noise_seed, nothing_seen
 
 Array = NDArray[np.float64]
 
@@ -23,16 +25,15 @@ def shifted(actions: Array, by_steps: int) -> Array:
 
 
 class Predictor:
-    """`policy` with its noise, and the last chunk as first guess of the next: a token policy then needs fewer passes.
+    """`policy`, here or on a server, with its noise, and the last chunk as first guess of the next: a token policy then
+    needs fewer passes.
 
     `begin` at the start of a goal, `predict` for each chunk of it.
     """
 
-    def __init__(self, policy: Any, contract: Contract) -> None:
-        import torch
-
+    def __init__(self, policy: ChunkPolicy, contract: Contract) -> None:
         self.policy, self._contract = policy, contract
-        self._generator = torch.Generator(device="cpu")
+        self._seed = self._number = 0
         self._last: tuple[int, Array] | None = None
         self._chunks = 0
         self._latencies_s: deque[float] = deque(maxlen=256)
@@ -40,12 +41,11 @@ class Predictor:
 
     def begin(self, seed: int) -> None:
         """A new goal: noise from the start, nothing to go on from."""
-        self._generator.manual_seed(seed)
-        self._last = None
+        self._seed, self._number, self._last = seed, 0, None
 
     def predict(self, tick_ns: int, images: Mapping[str, NDArray[np.uint8]], state: Array, instruction: str,
-                committed: tuple[Array, int] | None = None) -> tuple[Any, float]:
-        """ChunkPrediction (B = 1) for the observation of ``tick_ns`` (ROS time), and seconds it took.
+                committed: tuple[Array, int] | None = None) -> tuple[ChunkPrediction, float]:
+        """Prediction (B = 1) for the observation of ``tick_ns`` (ROS time), and seconds it took.
 
         images (H, W, 3) per camera; state (S,); committed: what the arm follows already as a chunk of this tick
         (H, A), and how many of its first actions are settled (rtc). Without it the last chunk of the goal, shifted by
@@ -53,10 +53,10 @@ class Predictor:
         """
         plan, frozen = committed or (self._continued(tick_ns), 0)
         began_s = time.perf_counter()
-        prediction = self.policy.act(
-            {name: image[None] for name, image in images.items()}, state[None], [instruction], self._generator,
-            plan=None if plan is None else plan[None], frozen=frozen)
+        prediction = self.policy.chunk(
+            Request(tick_ns, images, state, instruction, noise_seed(self._seed, self._number), plan, frozen))
         took_s = time.perf_counter() - began_s
+        self._number += 1
         self._last = tick_ns, prediction.actions[0]
         if prediction.forwards:
             self._decoded.append((prediction.forwards, prediction.kept, prediction.fixed))
@@ -69,12 +69,9 @@ class Predictor:
 
     def predict_nothing(self) -> float:
         """Wall seconds that one inference on black images takes."""
-        images = {c.name: np.zeros((1, *c.size, 3), np.uint8) for c in self._contract.cameras}
-        state = np.zeros((1, len(self._contract.state_names)))
-        state[0, :len(self._contract.robot.joints)] = self._contract.robot.home_rad
-        known = self.policy.instructions
+        request = nothing_seen(self.policy.info)
         began_s = time.perf_counter()
-        self.policy.act(images, state, [known[0] if known else "go"], self._generator)
+        self.policy.chunk(request)
         return time.perf_counter() - began_s
 
     def latency_s(self, share: float) -> float:
@@ -84,13 +81,13 @@ class Predictor:
     def statistics(self) -> dict[str, Any]:
         """For diagnostics. Of a token policy also the passes of its decoder, the share of the first guess's tokens that
         stayed, and the share of tokens that were right before all tokens in front of them were (fixed tokens)."""
-        found = {"policy_id": self.policy.policy_id, "chunks": self._chunks, "latency_p50_s": self.latency_s(0.5),
+        found = {"policy_id": self.policy.info.policy_id, "chunks": self._chunks, "latency_p50_s": self.latency_s(0.5),
                  "latency_p95_s": self.latency_s(0.95)}
         if self._decoded:
             passes, kept, fixed = np.array(self._decoded).T
             found |= {"forwards": int(passes[-1]), "forwards_mean": float(passes.mean()),
                       "kept_tokens_mean": float(kept.mean()), "fixed_tokens_mean": float(fixed.mean())}
-        return found
+        return found | self.policy.statistics()
 
     def _continued(self, tick_ns: int) -> Array | None:
         if self._last is None:

@@ -25,6 +25,7 @@ class PolicyRun:
     _last_now_ns: int = 0
     _progress_s: float = 0.0
     _blind_since_s: float = 0.0
+    _unanswered_since_s: float | None = None
     _ended: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -60,7 +61,7 @@ class PolicyRun:
     def predicted(self, tick_ns: int) -> None:
         """The chunk of `tick_ns` is out: plan the next tick."""
         self.chunks += 1
-        self.blind_since_ns = None
+        self.blind_since_ns = self._unanswered_since_s = None
         self.next_tick_ns = tick_ns + self.replan_steps * self.step_ns
 
     def skipped(self, tick_ns: int) -> None:
@@ -68,6 +69,17 @@ class PolicyRun:
         self.next_tick_ns = tick_ns + self.step_ns
         if self.blind_since_ns is None:
             self.blind_since_ns, self._blind_since_s = tick_ns, time.monotonic()
+
+    def unanswered(self, tick_ns: int, asked_s: float) -> float:
+        """No chunk came for the observation of `tick_ns`, asked for at steady `asked_s`: try again one step later.
+
+        Returns steady seconds since the first question without an answer was asked.
+        """
+        self.blind_since_ns = None
+        self.next_tick_ns = tick_ns + self.step_ns
+        if self._unanswered_since_s is None:
+            self._unanswered_since_s = asked_s
+        return time.monotonic() - self._unanswered_since_s
 
     def timed_out(self, now_ns: int) -> bool:
         """Whether the goal's time is over."""
