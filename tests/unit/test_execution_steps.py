@@ -14,8 +14,8 @@ from corft_core.execution.brake import brake_along
 from corft_core.execution.chunk import checked
 from corft_core.execution.limits import worst_excess
 from corft_core.execution.options import ExecutorOptions
-from corft_core.execution.schedule import Waypoints, remaining, stretched
-from corft_core.execution.splice import blended, check_rtc, delay_steps, ensembled, running_weight
+from corft_core.execution.schedule import Waypoints, in_step, refuse_too_few, remaining, stretched
+from corft_core.execution.splice import blend_time, blended, check_rtc, delay_steps, ensembled, running_weight
 from corft_core.execution.spline import fit
 from corft_core.trajectory import JointPath
 
@@ -78,7 +78,22 @@ def test_elapsed_actions_are_dropped_by_time():
 
 def test_too_few_actions_left_is_a_refusal():
     with pytest.raises(RefusedError, match="1 of 2 actions are still to come"):
-        remaining(two([[0, 0], [0, 0]]), 100_000_000, min_actions=2, horizon_s=3.0)
+        refuse_too_few(two([[0, 0], [0, 0]]), 100_000_000, min_actions=2)
+
+
+def test_a_chunk_goes_on_from_where_the_arm_is():
+    chunk = two([[0.1, 0], [0.2, 0], [0.3, 0], [0.4, 0], [0.5, 0]])
+
+    def lag_s(before: float, start: float, lag_rad: float = 0.01) -> float:
+        moved = in_step(chunk, np.array([before, 0.0]), np.array([start, 0.0]), 250_000_000, lag_rad)
+        return moved.stamp_ns * 1e-9
+
+    assert lag_s(0.0, 0.25) == lag_s(0.0, 0.4) == 0.0, "in step with the chunk, or ahead of it"
+    assert lag_s(0.0, 0.0) == pytest.approx(0.24, abs=0.011), "it stood: all of the chunk is still to come"
+    assert lag_s(0.0, 0.1) == pytest.approx(0.14, abs=0.011)
+    assert lag_s(0.0, 0.1, lag_rad=0.2) == 0.0
+    assert lag_s(0.7, 0.95) == 0.0, "beside the chunk, and as fast"
+    assert in_step(chunk, np.zeros(2), np.zeros(2), -1, 0.01) is chunk
 
 
 def test_fast_steps_are_slowed_to_the_velocity_limit_and_jumps_refused():
@@ -107,7 +122,7 @@ def test_gripper_openings_take_force_when_due_and_are_never_averaged():
 def test_the_blend_fades_from_the_running_motion_to_the_new_chunk():
     waypoints = Waypoints(np.array([0.05, 0.1, 0.2, 0.3]), np.ones((4, 2)), np.zeros(4))
     running = np.zeros((4, 2))
-    weight = running_weight(waypoints, 4, ExecutorOptions(blend_s=0.2))
+    weight = running_weight(waypoints, 4, ExecutorOptions(), 0.2)
     mixed, offset = blended(waypoints, running, 1.0, weight, 1.5, TWO)
     np.testing.assert_allclose(mixed.positions[:, 0], [0.15625, 0.5, 1, 1])
     assert offset == 1.0
@@ -117,13 +132,22 @@ def test_the_blend_fades_from_the_running_motion_to_the_new_chunk():
     assert offset == 0.0
     with pytest.raises(RefusedError, match=r"1.000 rad from the running motion at a, at most 0.300"):
         blended(waypoints, running, 1.0, weight, 0.3, TWO)
-    assert not np.any(running_weight(waypoints, 4, ExecutorOptions(mode="receding_horizon")))
+    assert not np.any(running_weight(waypoints, 4, ExecutorOptions(mode="receding_horizon"), 0.2))
+
+
+def test_a_change_of_mind_is_blended_for_as_long_as_the_acceleration_limit_needs():
+    waypoints = Waypoints(np.array([0.1, 0.2, 0.3]), np.zeros((3, 2)), np.zeros(3))
+    options = ExecutorOptions(blend_s=0.2)
+    assert blend_time(waypoints, np.full((3, 2), 0.01), LIMITS, options) == 0.2
+    # Joint b: 6 · 0.08 / T² = 0.6 · 4 rad/s².
+    assert blend_time(waypoints, np.array([[0, 0.05], [0, 0.08], [0, 0.3]]), LIMITS, options) == pytest.approx(0.2**0.5)
+    assert blend_time(waypoints, np.ones((3, 2)), LIMITS, options) == 0.5
 
 
 def test_real_time_chunking_fades_between_the_measured_delay_and_the_last_s_actions():
     # h = 10, s = 4, and 2 actions were over at the hand-off: of the other 8 the last 4 are new.
     waypoints = Waypoints(np.arange(1, 9) * 0.1, np.ones((8, 2)), np.zeros(8), dropped=2)
-    weight = running_weight(waypoints, 10, ExecutorOptions(mode="rtc", execute_steps=4))
+    weight = running_weight(waypoints, 10, ExecutorOptions(mode="rtc", execute_steps=4), 0.2)
     c = np.array([4, 3, 2, 1]) / 5
     np.testing.assert_allclose(weight[:4], c * np.expm1(c) / np.expm1(1))
     np.testing.assert_array_equal(weight[4:], 0)

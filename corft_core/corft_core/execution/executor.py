@@ -24,7 +24,8 @@ from corft_core.execution.limits import worst_excess
 from corft_core.execution.options import ExecutorOptions
 from corft_core.execution.paths import RESERVE, PathMaker
 from corft_core.execution.reasons import Reason, Refusal, RefusedError
-from corft_core.execution.schedule import remaining, stretched
+from corft_core.execution.reference import Follower
+from corft_core.execution.schedule import in_step, refuse_too_few, remaining, stretched
 from corft_core.execution.spline import State
 from corft_core.execution.watchdog import Measured
 from corft_core.planning.interface import MotionPlanner, PlanningError
@@ -70,6 +71,9 @@ class ChunkExecutor:
         self._contract, self._planner = contract, planner
         self._paths = PathMaker(contract, planner, options or ExecutorOptions())
         self.limits = self._paths.limits
+        self.follower = Follower(self.names)
+        # What is sent may be taken up from another state than planned: then the contract's own jerk limit counts.
+        self._hard = replace(self.limits, jerk=np.array(contract.limits.jerk_rad_s3))
         self._running: Command | None = None
         self._generation = 0
         self._history = _History()
@@ -108,12 +112,19 @@ class ChunkExecutor:
         self._running = None
         self._generation += 1
         self._history = _History(after_ns)
+        self.follower.forget()
+
+    def adopt(self, command: Command) -> None:
+        """Go on from ``command``, sent earlier, since the controller follows that one."""
+        self._running = command
+        self._generation += 1
 
     def clock_jumped(self, by_ns: int, now_ns: int) -> None:
         """Go on in the time after the jump as if it had always been so; refuse chunks from before."""
         if self._running is not None:
             self._running = self._running.later(by_ns)
         self._generation += 1
+        self.follower.forget()
         self._history = _History(now_ns)
 
     def committed_actions(self, stamp_ns: int, dt_s: float, count: int) -> Committed | None:
@@ -156,6 +167,9 @@ class ChunkExecutor:
         command = prepared.command
         if prepared.generation != self._generation:
             return Refusal(Reason.SUPERSEDED, "a stop or another motion came while the chunk was planned")
+        doubt = self.follower.against(command, now_ns, self._hard)
+        if doubt is not None:
+            return doubt
         self._planning_s.append((now_ns - prepared.asked_ns) * 1e-9)
         left_s = (command.handoff_ns - now_ns) * 1e-9
         if left_s < min(TRANSPORT_S, self.options.handoff_s / 4):
@@ -206,6 +220,11 @@ class ChunkExecutor:
         start_ns, path = joined(standing(self.names, path.positions[0], now_ns), now_ns, handoff_ns, path)
         return self._take(Command("move", path, start_ns, handoff_ns, start_ns + round(path.duration_s * 1e9)))
 
+    def rest(self, now_ns: int, measured: Measured) -> Array:
+        """(J,) where the first motion starts: where the controller holds the arm, else the measured position."""
+        held = self.follower.resting(now_ns)
+        return measured.position if held is None else held
+
     @property
     def _lead_s(self) -> float:
         """From a chunk to its hand-off: ``handoff_s``, more where planning lately took longer than that leaves."""
@@ -215,6 +234,7 @@ class ChunkExecutor:
     def _take(self, command: Command) -> Command:
         self._running = command
         self._generation += 1
+        self.follower.sent(command)
         return command
 
     def _plan(self, raw: Chunk, now_ns: int, measured: Measured) -> tuple[Command, Chunk]:
@@ -234,11 +254,14 @@ class ChunkExecutor:
         single = chunk
         if options.mode == "temporal_ensemble":
             chunk = splice.ensembled(chunk, self._history.chunks, options.ensemble_decay)
+        refuse_too_few(chunk, handoff_ns, options.min_actions)
+        chunk = in_step(chunk, anchor.state(chunk.stamp_ns).position, start.position, handoff_ns, options.lag_rad)
         waypoints = remaining(chunk, handoff_ns, options.min_actions, options.horizon_s / options.speed_scale)
         overlap_s = (anchor.content_end_ns - handoff_ns) * 1e-9
-        due_ns = handoff_ns + np.round(waypoints.due_s * 1e9).astype(np.int64)
+        running = anchor.states(handoff_ns + np.round(waypoints.due_s * 1e9).astype(np.int64))
+        blend_s = splice.blend_time(waypoints, running, self.limits, options)
         waypoints, offset = splice.blended(
-            waypoints, anchor.states(due_ns), overlap_s, splice.running_weight(waypoints, len(raw.positions), options),
+            waypoints, running, overlap_s, splice.running_weight(waypoints, len(raw.positions), options, blend_s),
             options.max_splice_rad, self.names)
         # A chunk that comes late is caught up with, but no faster than the speed scale allows.
         slower = replace(self.limits, velocity=RESERVE * options.speed_scale * self.limits.velocity)
@@ -276,9 +299,13 @@ class ChunkExecutor:
                                             f"{(until_ns - now_ns) * 1e-9:.2f} s to go")
 
     def _anchor(self, now_ns: int, measured: Measured) -> Command:
-        """The command in force; from the first chunk after a reset, standing at the measured position."""
+        """The command in force; from the first chunk after a reset, standing where the controller holds the arm, or
+        at the measured position where that is not known."""
         if self._running is not None:
             return self._running
+        if self.follower.moved(now_ns):
+            raise RefusedError(Reason.NOT_AT_REST, "the controller moves the arm without our command; the first chunk "
+                                                   "needs a resting arm")
         fastest = int(np.argmax(np.abs(measured.velocity)))
         if abs(measured.velocity[fastest]) > REST_RAD_S:
             raise RefusedError(Reason.NOT_AT_REST, f"{self.names[fastest]} moves at {measured.velocity[fastest]:.3f} "
@@ -288,4 +315,4 @@ class ChunkExecutor:
         if outside[joint] > 0:
             raise RefusedError(Reason.POSITION_LIMIT, f"{self.names[joint]} stands {outside[joint]:.3f} rad outside "
                                                       "its limits; move the arm back with ~/recover")
-        return standing(self.names, measured.position, now_ns)
+        return standing(self.names, self.rest(now_ns, measured), now_ns)

@@ -19,6 +19,7 @@ class ExecutorOptions:
     speed_scale: float = 1.0  # 1: as predicted; 0.5: at half the speed
     handoff_s: float = 0.06  # from receiving a chunk to following it: covers computing and the way to the controller
     blend_s: float = 0.2  # over how long the running motion fades out (splice, temporal_ensemble)
+    lag_rad: float = 0.05  # an arm that lags farther behind a chunk than this does not hurry after
     max_splice_rad: float = 0.3  # larger differences within the blend are refused
     on_collision: OnCollision = "truncate"  # stop before what is hit, or then also plan a way around it
     press_rad: float = 0.05  # an action this little beyond contact is held back, a farther one ends the chunk

@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 RESERVE = 0.95
 # Part of the velocity limit that a joint may become faster than it starts, to give the spline's knots room.
 START_RESERVE = 0.02
+# The way onto a chunk: so much of it, which is slowed down alone at first.
+ONTO_S, ONTO_TRIES = 0.4, 4
 
 
 class PathMaker:
@@ -72,7 +74,7 @@ class PathMaker:
         options = self.options
         limits = replace(self.limits.scaled(RESERVE), velocity=self.fastest(start))
         problem = "the motion can't be continued within the limits"
-        kept = waypoints
+        kept, tries = waypoints, 0
         while kept.stretch <= options.slowest:
             solution = fit(self._names, start, kept.due_s, kept.positions, self._tail_s(kept, start), limits,
                            options.knot_s, options.smoothing_s)
@@ -85,7 +87,10 @@ class PathMaker:
                 else:
                     problem = (f"{self._names[solution.residual_joint]} would miss action "
                                f"{kept.dropped + solution.residual_waypoint} by {solution.residual_rad:.3f} rad")
-            kept = kept.later(1.4)
+            # Where only the way onto the chunk is too short, the rest keeps its pace.
+            first = None if solution is None or tries > ONTO_TRIES else solution.residual_waypoint + 1
+            kept = kept.later(1.4, first if first is not None and kept.due_s[first - 1] <= ONTO_S else None)
+            tries += 1
         raise RefusedError(Reason.DYNAMIC_LIMIT, f"{problem}, even {options.slowest:.1f} times slower")
 
     def fastest(self, start: State) -> Array:

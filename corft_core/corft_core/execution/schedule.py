@@ -16,6 +16,7 @@ from corft_core.execution.spline import State
 Array = NDArray[np.float64]
 # Part of the velocity limit that straight lines between actions may use; the spline needs the rest to round corners.
 CRUISE = 0.9
+IN_STEP = 0.1  # of a step: how exactly an arm that lags is found on its chunk
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,12 @@ class Waypoints:
         """The same times with other positions."""
         return replace(self, positions=positions)
 
-    def later(self, factor: float) -> Waypoints:
-        """The same positions, ``factor`` times later."""
-        return replace(self, due_s=self.due_s * factor, stretch=self.stretch * factor)
+    def later(self, factor: float, first: int | None = None) -> Waypoints:
+        """The same positions, with the time to each of the ``first`` ones (None: all) times ``factor``."""
+        intervals = np.diff(self.due_s, prepend=0.0)
+        intervals[:first] *= factor
+        due_s = np.cumsum(intervals)
+        return replace(self, due_s=due_s, stretch=self.stretch * float(due_s[-1] / self.due_s[-1]))
 
 
 def first_left(chunk: Chunk, handoff_ns: int) -> int:
@@ -47,16 +51,41 @@ def first_left(chunk: Chunk, handoff_ns: int) -> int:
     return int(np.sum((chunk.due_ns - handoff_ns) * 1e-9 < 0.5 * chunk.dt_s))
 
 
-def remaining(chunk: Chunk, handoff_ns: int, min_actions: int, horizon_s: float) -> Waypoints:
-    """Actions due half a step or more after ``handoff_ns`` and within ``horizon_s``. Raises RefusedError."""
-    due_s = ((chunk.due_ns - handoff_ns) * 1e-9).astype(np.float64)
-    dropped = first_left(chunk, handoff_ns)
-    left = len(due_s) - dropped
+def in_step(chunk: Chunk, before: Array, start: Array, handoff_ns: int, lag_rad: float) -> Chunk:
+    """The chunk later, as far as the arm lags behind it at the hand-off, so that it goes on from where it is.
+
+    An arm that stood, or moved slower than the chunk takes for granted, would else leave out what it has not done yet
+    and hurry after. ``before`` (J,): commanded at the observation, ``start`` (J,): at the hand-off. The way from one to
+    the other is compared with the chunk's own ways until then: the last one is taken that is at most ``lag_rad``
+    farther off than the best.
+    """
+    elapsed = (handoff_ns - chunk.stamp_ns) * 1e-9 / chunk.dt_s  # in steps
+    if elapsed <= 0 or len(chunk.positions) < 2:
+        return chunk
+    phases: Array = np.append(np.arange(0.0, elapsed, IN_STEP), elapsed)
+    knots = np.vstack([2 * chunk.positions[0] - chunk.positions[1], chunk.positions])
+    below = np.minimum(phases.astype(int), len(knots) - 2)
+    part = np.minimum(phases - below, 1.0)[:, None]
+    ways = knots[below] + part * (knots[below + 1] - knots[below]) - knots[0]
+    away = np.abs(ways - (start - before)).max(axis=1)
+    phase = phases[np.flatnonzero(away <= away.min() + lag_rad)[-1]]
+    return replace(chunk, stamp_ns=chunk.stamp_ns + round((elapsed - phase) * chunk.dt_s * 1e9))
+
+
+def refuse_too_few(chunk: Chunk, handoff_ns: int, min_actions: int) -> None:
+    """Raise RefusedError when fewer than ``min_actions`` are still to come at the hand-off."""
+    left = len(chunk.positions) - first_left(chunk, handoff_ns)
     if left < min_actions:
         late_s = (handoff_ns - chunk.stamp_ns) * 1e-9
-        raise RefusedError(Reason.TOO_FEW_LEFT, f"{left} of {len(due_s)} actions are still to come {late_s:.2f} s "
-                                                f"after the observation, {min_actions} are needed: the policy is too "
-                                                "slow for its horizon")
+        raise RefusedError(Reason.TOO_FEW_LEFT, f"{left} of {len(chunk.positions)} actions are still to come "
+                                                f"{late_s:.2f} s after the observation, {min_actions} are needed: the "
+                                                "policy is too slow for its horizon")
+
+
+def remaining(chunk: Chunk, handoff_ns: int, min_actions: int, horizon_s: float) -> Waypoints:
+    """Actions due half a step or more after ``handoff_ns`` and within ``horizon_s``, ``min_actions`` in any case."""
+    due_s = ((chunk.due_ns - handoff_ns) * 1e-9).astype(np.float64)
+    dropped = first_left(chunk, handoff_ns)
     keep = slice(dropped, dropped + max(min_actions, int(np.sum(due_s[dropped:] <= horizon_s))))
     return Waypoints(due_s[keep], chunk.positions[keep], None if chunk.gripper is None else chunk.gripper[keep],
                      dropped)

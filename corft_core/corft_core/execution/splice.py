@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from corft_core.errors import CorftError
 from corft_core.execution.chunk import Chunk
+from corft_core.execution.limits import MotionLimits
 from corft_core.execution.options import ExecutorOptions
 from corft_core.execution.reasons import Reason, RefusedError
 from corft_core.execution.schedule import Waypoints
 
 Array = NDArray[np.float64]
+BLEND, LONGEST_BLEND_S = 0.6, 0.5
 
 
 def delay_steps(latency_s: float, handoff_s: float, dt_s: float) -> int:
@@ -41,15 +43,24 @@ def check_rtc(horizon: int, execute_steps: int, delay: int) -> None:
                      f"execute_steps {execute_steps} and a horizon of {horizon} steps; {advice}")
 
 
-def running_weight(waypoints: Waypoints, horizon: int, options: ExecutorOptions) -> Array:
-    """(M,) share of the running motion in each waypoint, falling from the hand-off on."""
+def blend_time(waypoints: Waypoints, running: Array, limits: MotionLimits, options: ExecutorOptions) -> float:
+    """Over how long the running motion (M, J) fades out: ``blend_s``, or as long as its distance from the waypoints
+    needs at part of the acceleration limits, so that a change of mind bends the motion and does not slow it down."""
+    soon = waypoints.due_s <= max(options.blend_s, float(waypoints.due_s[0]))
+    away = np.abs(waypoints.positions - running)[soon].max(axis=0)
+    # 1 - 3x² + 2x³ over T has an acceleration of at most 6 / T².
+    return float(max(options.blend_s, min(np.max(np.sqrt(6 * away / (BLEND * limits.acceleration))), LONGEST_BLEND_S)))
+
+
+def running_weight(waypoints: Waypoints, horizon: int, options: ExecutorOptions, blend_s: float) -> Array:
+    """(M,) share of the running motion in each waypoint, falling from the hand-off on, to nothing after ``blend_s``."""
     if options.mode == "rtc":
         index = waypoints.dropped + np.arange(len(waypoints.due_s))
         fresh = horizon - options.execute_steps
         c = np.clip((fresh - index) / max(fresh - waypoints.dropped + 1, 1), 0.0, 1.0)
         return (c * np.expm1(c) / (math.e - 1)).astype(np.float64)
     if options.mode in ("splice", "temporal_ensemble") and options.blend_s > 0:
-        x = np.clip(waypoints.due_s / options.blend_s, 0.0, 1.0)
+        x = np.clip(waypoints.due_s / blend_s, 0.0, 1.0)
         return np.asarray(1.0 - x * x * (3 - 2 * x), dtype=np.float64)
     return np.zeros(len(waypoints.due_s))
 
