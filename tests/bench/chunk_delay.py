@@ -1,18 +1,24 @@
 """Success and cycle time of one fixed policy in the cell, for each chunk mode and an injected latency of 0 to 300 ms.
 
 The policy's checkpoint is the demo's (out/demo/run/checkpoints); without one a small policy is trained on 40
-demonstrations and kept under out/bench/delay_policy. Scenes and the policy's noise are paired: trial k is the same in
-every row. A chunk comes ``latency`` after its observation and goes through ChunkExecutor to the cell's controller, as
-in the graph; ``naive`` sends chunks as they are, from their first action on when they come.
+demonstrations and kept under out/bench/delay_policy. A chunk comes ``latency`` after its observation and goes through
+ChunkExecutor to the cell's controller, as in the graph; ``naive`` sends chunks as they are, from their first action on
+when they come. A new chunk is asked for every ExecutorOptions.execute_steps, whatever the latency.
 
-    python tests/bench/chunk_delay.py --trials 40 --out delay.json
+Protocol: trial k is scene FIRST_SCENE + k of the split ``ind`` with the policy's noise seeded by k, the same in every
+row; it succeeds when the cell says so within SECONDS. The executor was worked on with scenes below FIRST_SCENE only.
+The ratio of 200 ms to no latency is that of the successes in the same scenes, with the 95 % interval of a bootstrap
+over scenes. Every trial is written down as it ends, so that a study which is cut short is still paired.
+
+    python tests/bench/chunk_delay.py --trials 100 --modes splice rtc --latencies-ms 0 200 --out delay.json
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +57,8 @@ TRAINED = ROOT / "out/bench/delay_policy"
 LATENCIES_S = (0.0, 0.1, 0.2, 0.3)
 DRIVE_S = 0.02
 DEMONSTRATIONS, SECONDS = 40, 10.0
+FIRST_SCENE = 2000
+RESAMPLES = 10_000
 
 
 class Trial:
@@ -154,39 +162,49 @@ def quick_policy(task: str) -> Path:
 
 def measure(trials: int, policy: Path | None = None, task: str = DEFAULT_TASK,
             latencies_s: Sequence[float] = LATENCIES_S, modes: Sequence[str] = (*CHUNK_MODES, "naive"),
-            ) -> dict[str, Any]:
+            partial: Path | None = None) -> dict[str, Any]:
     """Success rate and mean cycle time of each mode and latency, and the ratio of 200 ms to none.
 
-    ``delay200_success_ratio`` is that of the default mode, splice.
+    ``delay200_success_ratio`` is that of the default mode, splice. ``partial``: a JSON line a trial is added there.
     """
     torch.set_num_threads(1)
     loaded = Policy.load(policy) if policy else demo_policy(task) or Policy.load(quick_policy(task))
     contract: Contract = loaded.contract
     planner = make_planner("embedded", contract, CELL / "scene.yaml" if task == DEFAULT_TASK else None)
     environment = CellEnvironment(contract, task)
-    scenes = CellSuite(contract).scene_ids(task, "ind", trials)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    with tqdm(total=len(modes) * len(latencies_s) * trials, desc="trials", disable=None) as bar:
-        for mode in modes:
-            for latency_s in latencies_s:
-                trial = Trial(loaded, environment, planner, mode, latency_s)
-                name = f"{mode}_{round(latency_s * 1000)}ms"
-                for seed, scene in enumerate(scenes):
-                    rows.setdefault(name, []).append(trial.run(scene, seed))
-                    bar.update()
+    scenes = CellSuite(contract).scene_ids(task, "ind", trials, first=FIRST_SCENE)
+    kinds = {f"{mode}_{round(latency_s * 1000)}ms": Trial(loaded, environment, planner, mode, latency_s)
+             for mode in modes for latency_s in latencies_s}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in kinds}
+    with tqdm(total=len(kinds) * trials, desc="trials", disable=None) as bar:
+        for seed, scene in enumerate(scenes):
+            for name, trial in kinds.items():
+                rows[name].append(trial.run(scene, seed))
+                if partial:
+                    with partial.open("a") as file:
+                        file.write(json.dumps({"row": name, "policy": loaded.policy_id, **rows[name][-1]}) + "\n")
+                bar.update()
     environment.close()
     planner.close()
-    result: dict[str, Any] = {"delay_trials": trials, "delay_policy": loaded.policy_id}
+    return {"delay_trials": trials, "delay_policy": loaded.policy_id, **summary(rows, modes), "delay_rows": rows}
+
+
+def summary(rows: Mapping[str, Sequence[Mapping[str, Any]]], modes: Sequence[str]) -> dict[str, Any]:
+    """The study's figures from its rows, trial by trial in the same order."""
+    result: dict[str, Any] = {}
     for name, row in rows.items():
         result |= {f"success_{name}": float(np.mean([r["success"] for r in row])),
                    f"cycle_s_{name}": float(np.mean([r["time_s"] for r in row]))}
     for mode in modes:
-        base, late = result.get(f"success_{mode}_0ms"), result.get(f"success_{mode}_200ms")
-        if base and late is not None:
-            result[f"delay200_success_ratio_{mode}"] = late / base
-    result["delay200_success_ratio"] = result.get("delay200_success_ratio_splice")
-    result["delay_rows"] = rows
-    return result
+        base, late = (np.array([r["success"] for r in rows.get(f"{mode}_{ms}ms", ())], float) for ms in (0, 200))
+        if len(late) and base.sum():
+            drawn = np.random.default_rng(0).integers(len(base), size=(RESAMPLES, len(base)))
+            ratios = late[drawn].sum(axis=1) / np.maximum(base[drawn].sum(axis=1), 1)
+            low, high = np.percentile(ratios, (2.5, 97.5))
+            result |= {f"delay200_success_ratio_{mode}": float(late.sum() / base.sum()),
+                       f"delay200_success_ratio_{mode}_low": float(low),
+                       f"delay200_success_ratio_{mode}_high": float(high)}
+    return {"delay200_success_ratio": result.get("delay200_success_ratio_splice"), **result}
 
 
 def main() -> int:
@@ -197,9 +215,11 @@ def main() -> int:
     parser.add_argument("--task", default=DEFAULT_TASK, help="of the cell (default: %(default)s)")
     parser.add_argument("--modes", nargs="+", default=[*CHUNK_MODES, "naive"])
     parser.add_argument("--latencies-ms", nargs="+", type=int, default=[round(s * 1000) for s in LATENCIES_S])
-    parser.add_argument("--out", type=Path, help="write everything, a row a trial, as JSON")
+    parser.add_argument("--out", type=Path,
+                        help="write everything as JSON, and each trial at once to the same name with .jsonl")
     args = parser.parse_args()
-    result = measure(args.trials, args.policy, args.task, [ms / 1000 for ms in args.latencies_ms], args.modes)
+    result = measure(args.trials, args.policy, args.task, [ms / 1000 for ms in args.latencies_ms], args.modes,
+                     args.out.with_suffix(".jsonl") if args.out else None)
     if args.out:
         files.write_json(args.out, result)
     for key, value in result.items():
