@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,16 +24,28 @@ from .base import BackboneError
 class Pixels:
     """Model inputs made from a batch of pictures: `inputs` by argument name, and the token grid of one picture.
 
-    `extra` hidden states in front of the grid are summaries that belong to no place.
+    `extra` hidden states in front of the grid are summaries that belong to no place. `patches`: how many places of a
+    picture the first layer of the vision tower sees.
     """
 
     inputs: dict[str, Tensor]
     grid: tuple[int, int]
+    patches: int
     extra: int = 0
 
     @property
     def tokens(self) -> int:
         return self.grid[0] * self.grid[1] + self.extra
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a model does for one observation: its prompts and their tokens, its pictures and their patches."""
+
+    prompts: int
+    tokens: int
+    pictures: int
+    patches: int
 
 
 class Family(ABC):
@@ -44,7 +57,11 @@ class Family(ABC):
     def __init__(self, model: Any, tokenizer: Any, image_processor: Any) -> None:
         self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
         self.config = model.config
-        self.image_id = self.placeholder_id()
+
+    @cached_property
+    def image_id(self) -> int:
+        """See `placeholder_id`."""
+        return self.placeholder_id()
 
     def placeholder_id(self) -> int:
         """Token id that the model replaces by a picture's features."""
@@ -61,6 +78,18 @@ class Family(ABC):
     @abstractmethod
     def layers(self) -> nn.ModuleList:
         """Layers of the language model, for `trainable="last:n"`."""
+
+    @abstractmethod
+    def vision_tower(self) -> nn.Module:
+        """The part that turns pixels into features."""
+
+    def vision_layers(self) -> list[nn.Module]:
+        """Those of the tower's layers that the features come from."""
+        return list(self.vision_tower().encoder.layers)
+
+    def vision_rows(self, patches: int) -> list[tuple[nn.Module, int]]:
+        """Each of these layers with the number of places it sees of a picture."""
+        return [(layer, patches) for layer in self.vision_layers()]
 
     def unused(self) -> list[nn.Module]:
         """Parts of the model that play no role in the hidden states, so that nothing trains them."""
@@ -106,9 +135,10 @@ class Idefics3(Family):
     def pixels(self, images: Sequence[Sequence[np.ndarray]]) -> Pixels:
         inputs = self.process([list(row) for row in images], do_image_splitting=False)
         vision = self.config.vision_config
-        side = inputs["pixel_values"].shape[-1] // vision.patch_size // self.config.scale_factor
+        patches = inputs["pixel_values"].shape[-1] // vision.patch_size
+        side = patches // self.config.scale_factor
         names = ("pixel_values", "pixel_attention_mask")
-        return Pixels({name: inputs[name] for name in names if name in inputs}, (side, side))
+        return Pixels({name: inputs[name] for name in names if name in inputs}, (side, side), patches**2)
 
     def prompt(self, tokens_per_image: int, images: int, text: list[int]) -> list[int]:
         fake, whole = self.special("<fake_token_around_image>", "<global-img>")
@@ -119,6 +149,9 @@ class Idefics3(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.text_model.layers
 
+    def vision_tower(self) -> nn.Module:
+        return self.model.model.vision_model
+
 
 class PaliGemma(Family):
     """PaliGemma 1 and 2: pictures, start token, instruction, line feed; attention is bidirectional over all of it."""
@@ -128,7 +161,7 @@ class PaliGemma(Family):
     def pixels(self, images: Sequence[Sequence[np.ndarray]]) -> Pixels:
         values = self.process([image for row in images for image in row])["pixel_values"]
         side = values.shape[-1] // self.config.vision_config.patch_size
-        return Pixels({"pixel_values": values}, (side, side))
+        return Pixels({"pixel_values": values}, (side, side), side**2)
 
     def prompt(self, tokens_per_image: int, images: int, text: list[int]) -> list[int]:
         pictures = [self.image_id] * (tokens_per_image * images)
@@ -140,6 +173,13 @@ class PaliGemma(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.language_model.layers
 
+    def vision_tower(self) -> nn.Module:
+        return _inner(self.model.model.vision_tower)
+
+    def unused(self) -> list[nn.Module]:
+        head = getattr(self.vision_tower(), "head", None)  # SigLIP's pooling, where the tower has one
+        return [*([head] if head is not None else []), *super().unused()]
+
 
 class Llava(Family):
     """LLaVA 1.5: the pictures' tokens stand in the user's turn."""
@@ -150,7 +190,7 @@ class Llava(Family):
         values = self.process([image for row in images for image in row])["pixel_values"]
         side = values.shape[-1] // self.config.vision_config.patch_size
         extra = 0 if self.config.vision_feature_select_strategy == "default" else 1
-        return Pixels({"pixel_values": values}, (side, side), extra)
+        return Pixels({"pixel_values": values}, (side, side), side**2, extra)
 
     def prompt(self, tokens_per_image: int, images: int, text: list[int]) -> list[int]:
         pictures = [self.image_id] * (tokens_per_image * images)
@@ -160,15 +200,23 @@ class Llava(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.language_model.layers
 
+    def vision_tower(self) -> nn.Module:
+        return _inner(self.model.model.vision_tower)
+
     def unused(self) -> list[nn.Module]:
         """The pictures' features come from a layer before the last one."""
-        tower = self.model.model.vision_tower
-        tower = getattr(tower, "vision_model", tower)
+        tower = self.vision_tower()
         if not hasattr(tower, "post_layernorm"):  # neither CLIP nor SigLIP
             return super().unused()
-        layers, chosen = tower.encoder.layers, self.config.vision_feature_layer
-        depth = max(len(layers) + 1 + i if i < 0 else i for i in (chosen if isinstance(chosen, list) else [chosen]))
-        return [*layers[depth:], tower.post_layernorm, *super().unused()]
+        return [*tower.encoder.layers[self._depth():], tower.post_layernorm, *super().unused()]
+
+    def vision_layers(self) -> list[nn.Module]:
+        return super().vision_layers()[: self._depth()]
+
+    def _depth(self) -> int:
+        """Number of the tower's layers up to the one that the features come from."""
+        chosen, count = self.config.vision_feature_layer, len(self.vision_tower().encoder.layers)
+        return max(count + 1 + i if i < 0 else i for i in (chosen if isinstance(chosen, list) else [chosen]))
 
 
 class QwenVL(Family):
@@ -181,7 +229,7 @@ class QwenVL(Family):
         merge = self.config.vision_config.spatial_merge_size
         _, height, width = (int(size) for size in inputs["image_grid_thw"][0])
         names = ("pixel_values", "image_grid_thw")
-        return Pixels({name: inputs[name] for name in names}, (height // merge, width // merge))
+        return Pixels({name: inputs[name] for name in names}, (height // merge, width // merge), height * width)
 
     def prompt(self, tokens_per_image: int, images: int, text: list[int]) -> list[int]:
         start, end = self.special("<|vision_start|>", "<|vision_end|>")
@@ -196,6 +244,12 @@ class QwenVL(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.language_model.layers
 
+    def vision_tower(self) -> nn.Module:
+        return self.model.model.visual
+
+    def vision_layers(self) -> list[nn.Module]:
+        return list(self.vision_tower().blocks)
+
 
 class Kosmos2(Family):
     """Kosmos-2: a fixed number of latent queries per picture, one picture per prompt."""
@@ -209,7 +263,8 @@ class Kosmos2(Family):
 
     def pixels(self, images: Sequence[Sequence[np.ndarray]]) -> Pixels:
         values = self.process([image for row in images for image in row])["pixel_values"]
-        return Pixels({"pixel_values": values}, (1, int(self.config.latent_query_num)))
+        patches = (values.shape[-1] // self.config.vision_config.patch_size) ** 2
+        return Pixels({"pixel_values": values}, (1, int(self.config.latent_query_num)), patches)
 
     def prompt(self, tokens_per_image: int, images: int, text: list[int]) -> list[int]:
         begin, end = self.special("<image>", "</image>")
@@ -230,6 +285,9 @@ class Kosmos2(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.text_model.model.layers
 
+    def vision_tower(self) -> nn.Module:
+        return self.model.vision_model.model
+
 
 class Florence2(Family):
     """Florence-2: hidden states of the encoder; the decoder has no part. One picture per prompt."""
@@ -239,10 +297,10 @@ class Florence2(Family):
 
     def pixels(self, images: Sequence[Sequence[np.ndarray]]) -> Pixels:
         values = self.process([image for row in images for image in row])["pixel_values"]
-        side = values.shape[-1]
+        sides = [int(values.shape[-1])]
         for stride in self.config.vision_config.patch_stride:
-            side = -(-side // stride)
-        return Pixels({"pixel_values": values}, (side, side), extra=1)
+            sides.append(-(-sides[-1] // stride))
+        return Pixels({"pixel_values": values}, (sides[-1], sides[-1]), sides[1] ** 2, extra=1)
 
     def prompt(self, tokens_per_image: int, images: int, text: list[int]) -> list[int]:
         pictures = [self.image_id] * (tokens_per_image * images)
@@ -257,9 +315,28 @@ class Florence2(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.language_model.encoder.layers
 
+    def vision_tower(self) -> nn.Module:
+        return self.model.model.vision_tower
+
+    def vision_layers(self) -> list[nn.Module]:
+        return [layer for layer, _ in self.vision_rows(0)]
+
+    def vision_rows(self, patches: int) -> list[tuple[nn.Module, int]]:
+        rows: list[tuple[nn.Module, int]] = []
+        strides = (1, *self.config.vision_config.patch_stride[1:])
+        for stage, stride in zip(self.vision_tower().blocks, strides, strict=True):
+            patches //= stride**2
+            rows += [(block, patches) for block in stage]
+        return rows
+
     def unused(self) -> list[nn.Module]:
         decoder = self.model.model.language_model.decoder  # but its word embedding is the encoder's
         return [decoder.layers, decoder.embed_positions, decoder.layernorm_embedding, *super().unused()]
+
+
+def _inner(tower: nn.Module) -> nn.Module:
+    """CLIP and SigLIP may be wrapped."""
+    return getattr(tower, "vision_model", tower)
 
 
 FAMILIES: tuple[type[Family], ...] = (Idefics3, PaliGemma, Llava, QwenVL, Kosmos2, Florence2)
