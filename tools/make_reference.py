@@ -38,6 +38,7 @@ PARSERS = {
     "record": "main",
     "doctor": "main",
     "trainer": "_arguments",
+    "export_policy": "_arguments",
     "evaluate_live": "_parse",
     "demo": "parse",
 }
