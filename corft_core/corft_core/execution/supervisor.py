@@ -69,7 +69,7 @@ class Supervisor:
         self.faults: dict[str, Refusal] = {}  # by who reports them, until they are cleared there
         self.stale: Refusal | None = None
         self.tracking_error_rad = 0.0
-        self.counts = {"accepted": 0, "refused": 0, "truncated": 0, "detours": 0, "stops": 0}
+        self.counts = {"accepted": 0, "refused": 0, "truncated": 0, "detours": 0, "stops": 0, "lost": 0}
         self.compute_s: deque[float] = deque(maxlen=100)
         self._contract, self._planner, self._simulated, self._clock = contract, planner, simulated, clock
         self._send, self._report_to = send, report
@@ -78,7 +78,7 @@ class Supervisor:
         self._measured: Measured | None = None
         self._heard_s = 0.0  # steady time of the last joint state
         self._move: tuple[MoveKind, NDArray[np.float64] | None] | None = None
-        self._settling = False  # after a jump of a simulation's clock, until the arm stands
+        self._settling: Refusal | None = None  # why chunks wait until the arm stands
         self._ended: Command | None = None  # the chunk whose end without a successor was reported
 
     def restart(self, now_ns: int) -> None:
@@ -90,7 +90,7 @@ class Supervisor:
             self.executor.reset(now_ns)
             self.enabled = False
             self._clock_watch = ClockWatch(self._simulated)
-            self._measured, self._move, self._ended, self._settling = None, None, None, False
+            self._measured, self._move, self._ended, self._settling = None, None, None, None
             self._gripper.clear()
 
     def chunk(self, chunk: Chunk, now_ns: int) -> Command | Refusal:
@@ -157,6 +157,23 @@ class Supervisor:
             if off_track is not None and self.enabled and self.stopped is None:
                 self.stop(off_track, now_ns)
 
+    def setpoint(self, setpoint: Measured, now_ns: int) -> None:
+        """What the controller follows, by its own word: go on from that, or wait when it is nothing of ours."""
+        with self.lock:
+            if self._check_clock(now_ns):
+                return
+            news = self.executor.follower.heard(setpoint)
+            if isinstance(news, Refusal):
+                self._foreign(news, now_ns)
+            elif news is not None:
+                stopping = self.executor.running is not None and self.executor.running.kind == "hold"
+                self.counts["lost"] += 1
+                self.executor.adopt(news.command)
+                self._gripper.replace(news.command.gripper, now_ns)
+                self._report("going on from the motion before", news.reason)
+                if stopping:
+                    self._hold(now_ns)
+
     def gripper_due(self, now_ns: int) -> float | None:
         """The gripper opening to command now, once; None when there is nothing new."""
         with self.lock:
@@ -166,11 +183,11 @@ class Supervisor:
         """To be called some 20 times a second, also when nothing arrives: clock, stale inputs, chunks that end."""
         with self.lock:
             self._check_clock(now_ns)
-            if self._settling:
+            if self._settling is not None:
                 self._settle(now_ns)
             was_stale, self.stale = self.stale, self._watchdog.stale(now_ns, self._measured)
             running = self.executor.running
-            if self._settling:
+            if self._settling is not None:
                 return  # the controller's clock may be another one now: what it has ends by itself
             if self.stale is not None and was_stale is None and not self.executor.at_rest(now_ns):
                 self._move = None
@@ -244,11 +261,21 @@ class Supervisor:
         """Brake to rest and report why; chunks may follow."""
         with self.lock:
             self._gripper.clear()
-            command = self.executor.hold(now_ns)
-            if command is not None:
-                self._send(command)
+            self._hold(now_ns)
             self.counts["stops"] += 1
             self._report("braking", reason)
+
+    def _hold(self, now_ns: int) -> None:
+        """Brake from what the controller follows; when that is nothing of ours, nothing could continue it."""
+        if self.executor.follower.astray(now_ns):
+            self._foreign(Refusal(Reason.FOREIGN_COMMAND, "the controller follows none of the last motions"), now_ns)
+            return
+        instead = self.executor.follower.instead(now_ns)
+        if instead is not None:
+            self.executor.adopt(instead)
+        command = self.executor.hold(now_ns)
+        if command is not None:
+            self._send(command)
 
     def set_speed_scale(self, scale: float) -> None:
         """Part of the predicted speed, from the next chunk or move on. Raises ValueError outside (0, 1]."""
@@ -284,7 +311,7 @@ class Supervisor:
             move = self._move
             kind, goal = move
             commanded = self.executor.commanded_state(now_ns)
-            start = self._measured.position if commanded is None else commanded.position
+            start = self.executor.rest(now_ns, self._measured) if commanded is None else commanded.position
         try:
             path = self._planned(kind, start, goal)
         except PlanningError as error:
@@ -328,7 +355,8 @@ class Supervisor:
                 return Activity.STOPPED
             if not self.enabled:
                 return Activity.DISABLED
-            return Activity.HOLDING if moving or self.stale is not None or self.faults else Activity.IDLE
+            waiting = self.stale is not None or self.faults or self._settling is not None
+            return Activity.HOLDING if moving or waiting else Activity.IDLE
 
     def _require_ready(self, now_ns: int) -> Measured:
         if self.stopped is not None:
@@ -337,8 +365,9 @@ class Supervisor:
             raise RefusedError(Reason.DISABLED, "the executor is disabled; call ~/enable with data: true")
         if self._move is not None:
             raise RefusedError(Reason.BUSY, f"the arm is about to move: {self._move[0]}")
-        if self._settling:
-            raise RefusedError(Reason.CLOCK_JUMP, "the clock jumped; chunks are taken again when the arm stands")
+        if self._settling is not None:
+            raise RefusedError(self._settling.reason, f"{self._settling.message}; chunks are taken again when the arm "
+                                                      "stands")
         for fault in self.faults.values():
             raise RefusedError(fault.reason, fault.message)
         stale = self._watchdog.stale(now_ns, self._measured)
@@ -365,7 +394,7 @@ class Supervisor:
         self.executor.clock_jumped(by_ns, now_ns)
         if self._simulated:
             # Reset, or only late? If only late, the controller goes on with what it has: wait until that is over.
-            self._settling = True
+            self._settling = reason
             self._gripper.clear()
             self._move = None
             self._report("waiting until the arm rests", reason)
@@ -374,12 +403,12 @@ class Supervisor:
         return True
 
     def _settle(self, now_ns: int) -> None:
-        """After a jump of a simulation's clock: chunks again once the arm stands, from where it stands."""
+        """After a jump of a simulation's clock or a foreign command: chunks again once the arm stands, from there."""
         measured = self._measured
-        if (measured is None or not self.executor.at_rest(now_ns - SETTLE_NS)
+        if (measured is None or not self.executor.at_rest(now_ns - SETTLE_NS) or self.executor.follower.moved(now_ns)
                 or np.max(np.abs(measured.velocity)) > REST_RAD_S):
             return
-        self._settling = False
+        self._settling = None
         commanded = self.executor.commanded_state(now_ns)
         if commanded is None or np.max(np.abs(measured.position - commanded.position)) > SETTLED_RAD:
             self.executor.reset(now_ns)
@@ -387,10 +416,19 @@ class Supervisor:
     def _forget(self, reason: Refusal, now_ns: int) -> None:
         """A simulation was reset: nothing that runs or is scheduled means anything now."""
         self.executor.reset(now_ns)
-        self._settling = False
+        self._settling = None
         self._gripper.clear()
         self._move = None
         self._report("starting anew from the measured position", reason)
+
+    def _foreign(self, reason: Refusal, now_ns: int) -> None:
+        """The controller follows somebody else's motion, which nothing from here could continue: wait until it ends."""
+        self.executor.reset(now_ns)
+        self._gripper.clear()
+        self._move = None
+        if self.enabled:
+            self._settling = reason
+            self._report("waiting until the arm stands", reason)
 
     def _report(self, what: str, event: Refusal) -> None:
         self.event = event
