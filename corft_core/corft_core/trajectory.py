@@ -31,7 +31,7 @@ class JointPath:
         object.__setattr__(self, "times_s", times)
         if times.ndim != 1 or len(times) == 0:
             raise ValueError(f"times_s must be (N,) with N >= 1, got shape {times.shape}")
-        if not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
+        if not np.isfinite(times).all() or (times[1:] <= times[:-1]).any():
             raise ValueError("times_s must be finite and strictly increasing")
         for field in ("positions", "velocities", "accelerations"):
             value = getattr(self, field)
@@ -41,7 +41,7 @@ class JointPath:
             object.__setattr__(self, field, value)
             if value.shape != (len(times), len(self.names)):
                 raise ValueError(f"{field} must have shape {(len(times), len(self.names))}, got {value.shape}")
-            if not np.all(np.isfinite(value)):
+            if not np.isfinite(value).all():
                 raise ValueError(f"{field} must be finite")
         if self.accelerations is not None and self.velocities is None:
             raise ValueError("accelerations need velocities")
@@ -57,8 +57,8 @@ class JointPath:
 
         Linear, cubic or quintic Hermite by what the path carries, as joint_trajectory_controller interpolates.
         """
-        span = np.diff(self.times_s)[:, None]
-        p0, d = self.positions[:-1], np.diff(self.positions, axis=0)
+        span = (self.times_s[1:] - self.times_s[:-1])[:, None]
+        p0, d = self.positions[:-1], self.positions[1:] - self.positions[:-1]
         result = np.zeros((6, *d.shape))
         result[0] = p0
         if self.velocities is None:
@@ -90,6 +90,8 @@ class JointPath:
         return self._sampled(time_s, 1)[0]
 
     def _sampled(self, time_s: float | Array, orders: int) -> Array:
+        if isinstance(time_s, float):
+            return self._sampled_once(time_s, orders)
         times = np.atleast_1d(np.asarray(time_s, dtype=np.float64))
         result = np.empty((orders, len(times), len(self.names)))
         before, after = times <= self.times_s[0], times >= self.times_s[-1]
@@ -101,6 +103,15 @@ class JointPath:
         result[:, after] = self._boundary(-1)[:orders]
         result[:, before] = self._boundary(0)[:orders]
         return result if np.ndim(time_s) else result[:, 0]
+
+    def _sampled_once(self, time_s: float, orders: int) -> Array:
+        """The same for one time (orders, J), which commands are asked for hundreds of times a second."""
+        if time_s <= self.times_s[0]:
+            return self._boundary(0)[:orders, 0]
+        if time_s >= self.times_s[-1]:
+            return self._boundary(-1)[:orders, 0]
+        k = int(self.times_s.searchsorted(time_s, side="right")) - 1
+        return evaluate(self.coefficients[:, k], time_s - self.times_s[k], orders)
 
     def _boundary(self, index: int) -> Array:
         """Position, velocity and acceleration (3, 1, J) at an end of the path."""

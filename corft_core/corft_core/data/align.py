@@ -155,12 +155,13 @@ class Aligner:
 
     def _observe_joints(self, result: AlignedObservation) -> None:
         values, stamps = self._joints.latest(result.tick_ns)
-        result.joint_ages_s = {joint: (result.tick_ns - int(stamp_ns)) * 1e-9 for joint, value, stamp_ns
-                               in zip(self.contract.joint_names, values, stamps, strict=True) if not np.isnan(value)}
+        known = stamps.tolist()
+        result.joint_ages_s = {joint: (result.tick_ns - stamp_ns) * 1e-9 for joint, stamp_ns
+                               in zip(self.contract.joint_names, known, strict=True) if stamp_ns >= 0}
         if len(result.joint_ages_s) < len(values):
             result.missing.append("joint_state")
         else:
-            self._add(result, "joint_state", int(stamps.min()), values)
+            self._add(result, "joint_state", min(known), values)
 
     def _add(self, result: AlignedObservation, name: str, stamp_ns: int, value: Any) -> None:
         stream = self.contract.stream(name)

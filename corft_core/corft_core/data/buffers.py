@@ -87,8 +87,10 @@ class JointBuffer:
     def push(self, stamp_ns: int, values: NDArray[np.float64]) -> None:
         """Add values (n,), NaN for joints that the sample does not carry."""
         carried = ~np.isnan(values)
-        _, buffer = self._parts.setdefault(carried.tobytes(), (carried, SampleBuffer(self._history_ns)))
-        buffer.push(stamp_ns, values)
+        key = carried.tobytes()
+        if key not in self._parts:
+            self._parts[key] = carried, SampleBuffer(self._history_ns)
+        self._parts[key][1].push(stamp_ns, values)
 
     def latest(self, tick_ns: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Values (n,), NaN where a joint has none, and their stamps (n,), −1 then; nothing newer than ``tick_ns``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ class _Running:
 
     def sample(self, tick_ns: int) -> tuple[Vector, Vector, Vector]:
         return self.path.sample((tick_ns - self.since_ns) * 1e-9)
+
+
+_since = attrgetter("since_ns")
 
 
 class ArmCommands:
@@ -62,13 +66,13 @@ class ArmCommands:
         joined = _joined(path, desired, ((start_ns or since_ns) - since_ns) * 1e-9)
         insort(self._running, _Running(since_ns, joined, (path, start_ns)))
         # Keep everything in force during the history: one trajectory that began before it, and the later ones.
-        keep = bisect_right([r.since_ns for r in self._running], self._running[-1].since_ns - self._history_ns) - 1
+        keep = bisect_right(self._running, self._running[-1].since_ns - self._history_ns, key=_since) - 1
         del self._running[: max(0, keep)]
 
     def setpoint(self, tick_ns: int) -> Vector | None:
         """Desired positions (J,) [rad] at ``tick_ns``, or None before the first command."""
         running = self._at(tick_ns)
-        return None if running is None else running.sample(tick_ns)[0]
+        return None if running is None else running.path.positions_at((tick_ns - running.since_ns) * 1e-9)
 
     def clear(self, before_ns: int | None = None, measured: Vector | None = None) -> None:
         """Forget all trajectories, or those before ``before_ns``; the next one then starts at ``measured``."""
@@ -79,7 +83,7 @@ class ArmCommands:
             self.push(running.since_ns, path, measured, start_ns)
 
     def _at(self, tick_ns: int) -> _Running | None:
-        index = bisect_right([r.since_ns for r in self._running], tick_ns) - 1
+        index = bisect_right(self._running, tick_ns, key=_since) - 1
         return None if index < 0 else self._running[index]
 
 
@@ -87,7 +91,7 @@ def _joined(path: JointPath, desired: tuple[Vector, Vector, Vector] | None, shif
     """``path`` shifted by ``shift_s``, its past points dropped, preceded by the ``desired`` state at time 0."""
     times = path.times_s + shift_s
     future = times > 0 if desired is not None else times >= 0
-    if not np.any(future):
+    if not future.any():
         if shift_s:
             raise ValueError(f"the trajectory ended {-times[-1]:.3f} s before it was received")
         return path  # one point at time 0: a step command

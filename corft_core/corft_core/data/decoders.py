@@ -27,7 +27,7 @@ def by_name(names: Sequence[str], values: Any, calibration: Calibration, what: s
         raise MessageError(f"joint state has {len(names)} names but {len(values)} {what}")
     wanted, places = _places(tuple(names), calibration.names)
     found = np.asarray(values, np.float64)[places]
-    if not np.all(np.isfinite(found)):
+    if not np.isfinite(found).all():
         bad = [names[place] for place, value in zip(places, found, strict=True) if not np.isfinite(value)]
         raise MessageError(f"joint state of {', '.join(bad)} is not finite")
     result = np.full(len(calibration.names), np.nan)
@@ -53,18 +53,18 @@ def all_joints(message: Any, calibration: Calibration) -> Vector:
 
 def trajectory(message: Any, calibration: Calibration) -> JointPath:
     """JointTrajectory → JointPath [SI] over the calibration's joints, whatever their order in the message."""
-    names = [str(name) for name in message.joint_names]
-    missing = [name for name in calibration.names if name not in names]
-    if missing:
+    names = tuple(str(name) for name in message.joint_names)
+    carried, order = _places(names, calibration.names)
+    if len(carried) < len(calibration.names):
+        missing = [name for name in calibration.names if name not in names]
         raise MessageError(f"joint trajectory lacks {', '.join(missing)}; it has {', '.join(names) or 'no joints'}")
     if not message.points:
         raise MessageError("joint trajectory has no points")
-    order = [names.index(name) for name in calibration.names]
     times = np.array([p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in message.points])
 
     def column(field: str) -> Vector | None:
-        rows = [np.asarray(getattr(point, field), np.float64) for point in message.points]
-        return np.stack([row[order] for row in rows]) if all(len(row) == len(names) for row in rows) else None
+        rows = [getattr(point, field) for point in message.points]
+        return np.array(rows, np.float64)[:, order] if all(len(row) == len(names) for row in rows) else None
 
     positions, velocities = column("positions"), column("velocities")
     if positions is None:

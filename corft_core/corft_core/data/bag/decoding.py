@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from corft_core.data.bag.joint_states import JOINT_STATE, JointStateDecoder
 from corft_core.data.bag.mcap_records import zstd
 from corft_core.data.bag.storage import BagError, Connection
 from corft_core.data.messages import EPISODE_EVENT_DEFINITION, EPISODE_EVENT_TYPE, MessageError
@@ -74,7 +76,7 @@ class TopicReader:
 
     topic: str
     type: str
-    store: Typestore
+    decoder: Callable[[memoryview], Any]
     has_header: bool
     good: int = 0
     bad: int = 0
@@ -82,7 +84,7 @@ class TopicReader:
     def decode(self, data: memoryview) -> Any:
         """Decode a message. Raises MessageError, or BagError once most messages turned out to be damaged."""
         try:
-            message = self.store.deserialize_cdr(data, self.type)
+            message = self.decoder(data)
         except MemoryError:
             raise
         except Exception as error:  # the decoder raises nearly anything for damaged input
@@ -139,7 +141,10 @@ class Types:
         store = self._store(connection)
         fields = store.fielddefs[connection.type][1]
         has_header = bool(fields) and fields[0][1][1] == "std_msgs/msg/Header"
-        return TopicReader(connection.topic, connection.type, store, has_header)
+        decoder: Callable[[memoryview], Any] = partial(store.deserialize_cdr, typename=connection.type)
+        if connection.type == JOINT_STATE and _as_released(store):
+            decoder = JointStateDecoder(decoder)
+        return TopicReader(connection.topic, connection.type, decoder, has_header)
 
     def _store(self, connection: Connection) -> Typestore:
         reason = "the recording holds no definition of it"
@@ -162,6 +167,13 @@ def _common(release: Stores) -> Typestore:
     store = get_typestore(release)
     store.register(get_types_from_msg(EPISODE_EVENT_DEFINITION, EPISODE_EVENT_TYPE))
     return store
+
+
+def _as_released(store: Typestore) -> bool:
+    """Whether a joint state in ``store`` is laid out as in all releases, which its definition could deny."""
+    released = _common(Stores.ROS2_JAZZY)
+    return all(store.fielddefs[kind][1] == released.fielddefs[kind][1]
+               for kind in (JOINT_STATE, "std_msgs/msg/Header", "builtin_interfaces/msg/Time"))
 
 
 @lru_cache(maxsize=256)  # its code generator takes 0.1 s for a type
