@@ -2,7 +2,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="corft_core",
-    version="0.1.0",
+    version="0.4.0",
     packages=find_packages(include=["corft_core", "corft_core.*"]),
     package_data={"": ["*.html", "*.yaml", "*.json"]},
     data_files=[

@@ -22,7 +22,7 @@ PROGRAMS = ("bag_to_dataset", "dataset", "record", "doctor", "trainer", "export_
 
 setup(
     name="corft",
-    version="0.1.0",
+    version="0.4.0",
     packages=["corft", "corft.cell", "corft.executor", "corft.policy", "corft.recording"],
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/corft"]),
