@@ -6,17 +6,40 @@ read, code from the hub is never run, and a folder never causes a request to the
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
-from .base import Backbone, BackboneError, trainable_blocks
-from .hf_families import Family, family_of
+from .base import Backbone, BackboneError
+from .exported import tensors_of
+from .hf_families import Family, Pixels, family_of
+from .hf_pictures import Pictures
+from .hf_training import (
+    choose_trained,
+    compile_layers,
+    merge_adapters,
+    plain_model,
+    recompute_activations,
+    set_precision,
+)
+
+
+class Prompts(NamedTuple):
+    """Token ids and attention mask (S, T); rows of the flat hidden states (S · T, C) at the pictures' places, and of
+    the last token of every prompt."""
+
+    ids: Tensor
+    mask: Tensor
+    places: Tensor
+    last: Tensor
 
 
 class HFBackbone(Backbone):
@@ -24,10 +47,16 @@ class HFBackbone(Backbone):
 
     Args:
         source: folder, or id on the hub.
-        trainable: "none", "all" (everything the hidden states depend on), "last:n" (language model layers).
+        trainable: "none", "all" (everything the hidden states depend on), "last:n" (language model layers), "lora" or
+            "lora:r" (adapters of rank r on attention and MLP of the language model).
         tokens: most vision tokens per camera; a larger grid is averaged down to a square of this many.
-        dtype: "float32", "bfloat16" or "float16" for the model's weights; results are always float32.
+        dtype: "float32", "bfloat16" or "float16" (frozen only), in which the model computes and what is not trained is
+            kept; what is trained is kept in float32, and results are always float32.
         revision: commit or tag on the hub; without meaning for a folder.
+        lora_vision: adapters in the vision tower too.
+        attn_implementation: "sdpa", "eager" or another one that transformers knows; None: its own choice, mostly SDPA.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+        compile: compile the layers with torch.compile; the first batches of every new length then take long.
 
     Where a family takes one picture per prompt, every camera has its own prompt and the text vectors are averaged.
     """
@@ -43,31 +72,47 @@ class HFBackbone(Backbone):
         tokens: int = 64,
         dtype: str = "float32",
         revision: str | None = None,
+        lora_vision: bool = False,
+        attn_implementation: str | None = None,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__(cameras, image_size, trainable)
         if tokens < 1:
             raise BackboneError(f"tokens={tokens}: at least one vision token per camera is needed.")
         if dtype not in ("float32", "bfloat16", "float16"):
             raise BackboneError(f"dtype={dtype!r} is not one of 'float32', 'bfloat16', 'float16'.")
+        if dtype == "float16" and not self.frozen:
+            raise BackboneError("dtype='float16' cannot be trained, its gradients vanish: choose dtype='bfloat16'.")
+        if _is_folder(source):  # a checkpoint is used from anywhere
+            source = str(Path(source).expanduser().resolve())
         self.name, self.source = f"hf:{source}", source
-        self.tokens, self.dtype, self.revision = tokens, dtype, revision
-        family_class, self.model, tokenizer, image_processor = _load(source, getattr(torch, dtype), revision)
+        family_class, self.model, tokenizer, image_processor = _load(
+            source, getattr(torch, dtype), revision, attn_implementation
+        )
+        self.tokens, self.dtype = tokens, dtype
+        # A hub id is pinned to the commit that was loaded, so that a checkpoint is rebuilt with the same weights.
+        self.revision = getattr(self.model.config, "_commit_hash", None) or revision
         self._family: Family = family_class(self.model, tokenizer, image_processor)
+        self.lora_vision, self.attn_implementation = lora_vision, attn_implementation
+        self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
         self.model.eval()
 
-        blank = torch.zeros(1, cameras, *self.image_size, 3, dtype=torch.uint8)
-        grid = self._family.pixels(self._pictures(blank)).grid
-        self._pooled = _pooled_grid(grid, tokens)
+        self._pictures = Pictures(self._family, self.cameras, self.image_size)
+        self._pooled = _pooled_grid(self._pictures.sample.grid, tokens)
+        self._prompts: dict[tuple[str, ...], Prompts] = {}
         width = int(self.model.config.get_text_config().hidden_size)
         self.vision_shape = (self._pooled[0] * self._pooled[1], width)
         self.text_dim = width
 
-        last = trainable_blocks(trainable, len(self._family.layers()))
-        self.requires_grad_(last is None)
-        for layer in list(self._family.layers())[-last:] if last else ():
-            layer.requires_grad_(True)
-        for part in self._family.unused():
-            part.requires_grad_(False)
+        choose_trained(self._family, trainable, lora_vision)
+        set_precision(self.model, torch.float32 if trainable == "all" else getattr(torch, dtype))
+        self._mixed = dtype != "float32" and not self.frozen
+        layers = [*self._family.layers(), *self._family.vision_layers()]
+        if compile:
+            compile_layers(layers)
+        if gradient_checkpointing:
+            recompute_activations(layers)
         self.train()
 
     def encode(self, images: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -76,31 +121,53 @@ class HFBackbone(Backbone):
         if len(texts) != len(images):
             raise BackboneError(f"{len(images)} observations, {len(texts)} instructions: give one each.")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self._encode(images, texts)
+            return self.forward(images, *self.prompts(texts))
 
-    def _encode(self, images: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        family, batch = self._family, len(images)
-        device = next(self.model.parameters()).device
-        pictures = self._pictures(images)
-        per_prompt = len(pictures[0])
-        pixels = family.pixels(pictures)
+    def prompts(self, texts: Sequence[str]) -> Prompts:
+        """What the instructions alone decide of the model's inputs, kept for the next time."""
+        device, key = self._pictures.get_buffer("index").device, tuple(texts)
+        found = self._prompts.get(key)
+        if found is None or found.ids.device != device:
+            if len(self._prompts) > 1000:
+                self._prompts.clear()
+            found = self._prompts[key] = self._new_prompts(texts, device)
+        return found
+
+    def forward(self, images: Tensor, *prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """As `encode`, of images on the model's device and the fields of `Prompts`; nothing here waits for it."""
+        return self.features(self.pixels(images), Prompts(*prompts))
+
+    def pixels(self, images: Tensor) -> Pixels:
+        """What the model sees of images uint8 (B, cams, H, W, 3) on its device."""
+        pixels, device = self._pictures(images), self._pictures.get_buffer("index").device
         for name, value in pixels.inputs.items():
-            converted = value.to(device, self.model.dtype) if value.is_floating_point() else value.to(device)
-            pixels.inputs[name] = converted
+            pixels.inputs[name] = value.to(device, self.model.dtype if value.is_floating_point() else None)
+        return pixels
+
+    def features(self, pixels: Pixels, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        """The model itself, see `encode`."""
+        family = self._family
+        batch = len(prompts.places) // (self.cameras * pixels.tokens)
+        with torch.autocast(prompts.ids.device.type, getattr(torch, self.dtype), enabled=self._mixed):
+            hidden = family.hidden(prompts.ids, prompts.mask, pixels).flatten(0, 1)  # (prompts · T, C)
+        vision = hidden[prompts.places].view(batch * self.cameras, pixels.tokens, -1)[:, pixels.extra :]
+        vision = _pool(vision.float(), pixels.grid, self._pooled)
+        text_vectors = hidden[prompts.last].float().reshape(batch, -1, self.text_dim).mean(1)
+        return vision.reshape(batch, self.cameras, *self.vision_shape), text_vectors
+
+    def _new_prompts(self, texts: Sequence[str], device: torch.device) -> Prompts:
+        family, tokens = self._family, self._pictures.sample.tokens
+        per_prompt = self.cameras if family.several_images else 1
         prompts = []
         for text in texts:
             words = family.words(text)
             if family.image_id in words:
                 raise BackboneError(f"The instruction {text!r} contains the model's picture token; leave it out.")
-            prompts += [family.prompt(pixels.tokens, per_prompt, words)] * (self.cameras // per_prompt)
-        ids, mask = _padded(prompts, family.tokenizer.pad_token_id or 0, device)
-        hidden = family.hidden(ids, mask, pixels)  # (prompts, T, C)
-        places = (ids == family.image_id) & mask.bool()
-        vision = hidden[places].reshape(batch * self.cameras, pixels.tokens, -1)[:, pixels.extra :]
-        vision = _pool(vision.float(), pixels.grid, self._pooled)
-        text_vectors = hidden[torch.arange(len(ids), device=device), mask.sum(1) - 1]
-        text_vectors = text_vectors.float().reshape(batch, -1, self.text_dim).mean(1)
-        return vision.reshape(batch, self.cameras, *self.vision_shape), text_vectors
+            prompts += [family.prompt(tokens, per_prompt, words)] * (self.cameras // per_prompt)
+        ids, mask = _padded(prompts, family.tokenizer.pad_token_id or 0)
+        places = ((ids == family.image_id) & mask.bool()).flatten().nonzero()[:, 0]
+        last = torch.arange(len(ids)) * ids.shape[1] + mask.sum(1) - 1
+        return Prompts(ids.to(device), mask.to(device), places.to(device), last.to(device))
 
     def encode_images(self, images: Tensor) -> Tensor:
         raise BackboneError(f"Backbone {self.name!r} encodes pictures and text together: call encode().")
@@ -108,27 +175,62 @@ class HFBackbone(Backbone):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         raise BackboneError(f"Backbone {self.name!r} encodes pictures and text together: call encode().")
 
-    def _pictures(self, images: Tensor) -> list[list[Any]]:
-        """(B, cams, H, W, 3) → pictures per prompt, as arrays."""
-        arrays = images.cpu().numpy()
-        if self._family.several_images:
-            return [list(row) for row in arrays]
-        return [[image] for row in arrays for image in row]
-
     def options(self) -> dict[str, Any]:
         return {
             "trainable": self.trainable,
             "tokens": self.tokens,
             "dtype": self.dtype,
             "revision": self.revision,
+            "lora_vision": self.lora_vision,
+            "attn_implementation": self.attn_implementation,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "compile": self.compiled,
         }
+
+    def prepare_to_act(self) -> None:
+        """Merge adapters into the weights and keep all of them in `dtype`: no more casts and side paths."""
+        merge_adapters(self.model)
+        set_precision(self.model, getattr(torch, self.dtype), getattr(torch, self.dtype))
+        self._mixed = False
+
+    def vision_parameters(self) -> list[nn.Parameter]:
+        return [p for p in self._family.vision_tower().parameters() if p.requires_grad]
 
     def provenance(self) -> dict[str, Any]:
         return {
             "source": self.source,
             "model_type": self.model.config.model_type,
-            "revision": getattr(self.model.config, "_commit_hash", None) or self.revision,
-            "license": _license(Path(self.source)),
+            "revision": self.revision,
+            "license": self._license,
+        }
+
+    @cached_property
+    def _license(self) -> str | None:
+        return _license(self.source, self.revision)
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write model, tokenizer and image processor to `folder`, which transformers reads by itself.
+
+        Before, this backbone becomes the frozen, plain model: adapters are merged, all weights are in `dtype`. A model
+        card and licence texts go along.
+        """
+        self.prepare_to_act()
+        plain_model(self.model).save_pretrained(folder)
+        self.requires_grad_(False)
+        self.trainable, self.lora_vision, self.gradient_checkpointing = "none", False, False
+        self._family.tokenizer.save_pretrained(folder)
+        self._family.image_processor.save_pretrained(folder)
+        source, local = Path(self.source), _is_folder(self.source)
+        for pattern in ("README.md", "LICENSE*", "NOTICE*"):
+            for text in source.glob(pattern) if local else ():
+                shutil.copyfile(text, folder / text.name)
+        origin = self.origin or self.provenance() | ({"source": source.name} if local else {})
+        return {
+            **self.config(),
+            "name": f"hf:{origin['source']}",
+            "provenance": origin,
+            "folder": folder.name,
+            "tensors": tensors_of(folder),
         }
 
     def train(self, mode: bool = True) -> HFBackbone:
@@ -158,18 +260,20 @@ def _pool(vision: Tensor, grid: tuple[int, int], pooled: tuple[int, int]) -> Ten
     return F.adaptive_avg_pool2d(cells, pooled).flatten(2).transpose(1, 2)
 
 
-def _padded(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _padded(prompts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask (S, T), padded at the end."""
     length = max(map(len, prompts))
-    ids = torch.tensor([[*ids, *[pad_id] * (length - len(ids))] for ids in prompts], device=device)
-    mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in prompts], device=device)
+    ids = torch.tensor([[*ids, *[pad_id] * (length - len(ids))] for ids in prompts])
+    mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in prompts])
     return ids, mask
 
 
-def _load(source: str, dtype: torch.dtype, revision: str | None) -> tuple[type[Family], Any, Any, Any]:
+def _load(
+    source: str, dtype: torch.dtype, revision: str | None, attn_implementation: str | None = None
+) -> tuple[type[Family], Any, Any, Any]:
     """Adapter class, model, tokenizer and image processor of `source`."""
     folder = Path(source).expanduser()
-    local = folder.exists() or source.startswith((".", "/", "~"))
+    local = _is_folder(source)
     if local and not (folder / "config.json").is_file():
         raise BackboneError(
             f"Expected a model folder with config.json, tokenizer and *.safetensors at {source}, found "
@@ -189,6 +293,7 @@ def _load(source: str, dtype: torch.dtype, revision: str | None) -> tuple[type[F
             place,
             config=config,
             dtype=dtype,
+            attn_implementation=attn_implementation,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
@@ -211,7 +316,7 @@ def _explained(source: str, local: bool) -> Iterator[None]:
         yield
     except ImportError as error:
         raise BackboneError(f"Backbone hf:{source} needs a package that is missing ({error}). Install it.") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if local:
             advice = (
@@ -227,11 +332,24 @@ def _explained(source: str, local: bool) -> Iterator[None]:
         raise BackboneError(f"Cannot load {source}: {reason} {advice}") from error
 
 
-def _license(folder: Path) -> str | None:
-    """`license:` of the model card beside the weights, when there is one."""
-    card = folder.expanduser() / "README.md"
+def _license(source: str, revision: str | None) -> str | None:
+    """`license:` of the model card beside the weights or on the hub, when there is one."""
+    card = Path(source) / "README.md"
+    if not _is_folder(source):
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            card = Path(hf_hub_download(source, "README.md", revision=revision))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+            return None
     if card.is_file():
         for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
             if line.startswith("license:"):
                 return line.partition(":")[2].strip()
     return None
+
+
+def _is_folder(source: str) -> bool:
+    """Whether a source means a folder, there or not; else it is a hub id."""
+    return Path(source).expanduser().exists() or source.startswith((".", "/", "~"))

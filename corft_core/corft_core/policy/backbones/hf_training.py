@@ -46,7 +46,7 @@ def choose_trained(family: Family, trainable: str, lora_vision: bool = False) ->
     """
     rank = lora_rank(trainable)
     if lora_vision and not rank:
-        raise BackboneError(f"lora_vision=True adds adapters to the vision tower, which trainable={trainable!r} has not: "
+        raise BackboneError(f"lora_vision=True adapts the vision tower, trainable={trainable!r} adapts nothing: "
                             "choose trainable='lora'.")
     if rank:
         _add_adapters(family, rank, lora_vision)
