@@ -222,11 +222,11 @@ class _JoinedFile:
         assert stream.time_base is not None
         if piece.first_frame:
             container.seek(round(piece.first_frame * self._step / stream.time_base), stream=stream, backward=True)
-        copied = 0
+        copied, tick = 0, stream.time_base / self._step
         for packet in container.demux(stream):
             if packet.pts is None or not packet.size or copied == piece.frames:
                 break
-            shown, decoded = (round((stamp if stamp is not None else packet.pts) * stream.time_base / self._step)
+            shown, decoded = (round((packet.pts if stamp is None else stamp) * tick.numerator / tick.denominator)
                               - piece.first_frame for stamp in (packet.pts, packet.dts))
             if not 0 <= shown < piece.frames:
                 continue
