@@ -1,4 +1,5 @@
-"""The program behind `make demo`, small: every step is a real process, and what it leaves is complete."""
+"""The program behind `make demo`, small, with a vision-language model: every step is a real process, and what it leaves
+is complete."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from corft_core.policy.backbones.small import make_small
+
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600),
               pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command on the PATH")]
 
@@ -19,9 +22,9 @@ QUICK = ("sft.steps=40", "sft.batch=16", "co_rft.steps=30", "co_rft.warmup=20", 
 
 
 def test_the_demo_records_converts_trains_evaluates_drives_and_reports(ros_domain: int, tmp_path: Path) -> None:
-    out = tmp_path / "demo"
+    out, model = tmp_path / "demo", make_small(tmp_path / "model", "smolvlm")
     command = ["ros2", "run", "corft", "demo", "--out", str(out), "--episodes", "2", "--scenes", "1", "--live-scenes",
-               "1", "--backbone", "tiny", "--domain-id", str(ros_domain),
+               "1", "--backbone", f"hf:{model}", "--domain-id", str(ros_domain),
                *(word for pair in QUICK for word in ("--set", pair))]
     result = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False,
                             env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -12,7 +12,14 @@ from corft_core.data.statistics import Statistics
 from corft_core.policy.actor import Actor, Critic
 from corft_core.policy.backbones import make_backbone
 from corft_core.policy.checkpoint import Bundle, network_shapes, save_checkpoint
-from corft_core.policy.config import CriticConfig, EncoderConfig, HeadConfig, PolicyConfig, SelectionConfig
+from corft_core.policy.config import (
+    CriticConfig,
+    EncoderConfig,
+    HeadConfig,
+    HistoryConfig,
+    PolicyConfig,
+    SelectionConfig,
+)
 
 INSTRUCTIONS = ("put the red cube into the bin", "put the blue cube into the bin")
 HORIZON = 10
@@ -20,7 +27,8 @@ REACH_RAD = 0.02
 """Largest distance of a commanded joint from the measured one."""
 
 
-def make_tiny_checkpoint(folder: Path, contract: Contract) -> Path:
+def make_tiny_checkpoint(folder: Path, contract: Contract, backbone_name: str = "tiny",
+                         history: HistoryConfig | None = None, **options: str) -> Path:
     """Write a checkpoint for `contract` whose actions are the measured joints ± REACH_RAD."""
     torch.manual_seed(0)
     home = np.append(contract.robot.home_rad, 0.5)
@@ -33,11 +41,12 @@ def make_tiny_checkpoint(folder: Path, contract: Contract) -> Path:
         state_mean=home, state_scale=np.append(np.ones(len(home) - 1), 0.5), action_mean=mean, action_scale=scale,
         action_low=low, action_high=high, samples=1)
     config = PolicyConfig(
-        horizon=HORIZON, backbone="tiny", encoder=EncoderConfig(keypoints=4, value_width=4, embedding=16),
+        horizon=HORIZON, backbone=backbone_name, backbone_options=options,
+        encoder=EncoderConfig(keypoints=4, value_width=4, embedding=16),
         head=HeadConfig(width=16, layers=1, flow_steps=2), critic=CriticConfig(width=8, layers=1),
-        selection=SelectionConfig(samples=2))
+        selection=SelectionConfig(samples=2), history=history or HistoryConfig())
     cameras = contract.cameras
-    backbone = make_backbone("tiny", cameras=len(cameras), image_size=cameras[0].size)
+    backbone = make_backbone(backbone_name, cameras=len(cameras), image_size=cameras[0].size, **options)
     shapes = network_shapes(backbone, contract)
     save_checkpoint(folder, Bundle(
         config=config, contract=contract, statistics=statistics, backbone=backbone, actor=Actor(shapes, config),
