@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
+from corft_core.planning import load_scene, make_planner
+
 pytestmark = pytest.mark.ros
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -31,6 +34,11 @@ def operator(ros_domain: int) -> Iterator[Operator]:
 def try_to_enable(operator: Operator) -> tuple[bool, str]:
     answer = call(operator, SetBool, f"{operator.arm_node}/enable", SetBool.Request(data=True))
     return answer.success, answer.message
+
+
+def set_parameter(operator: Operator, name: str, value: float | str) -> bool:
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    return bool(call(operator, SetParameters, f"{operator.arm_node}/set_parameters", request).results[0].successful)
 
 
 def wait_for_reason(operator: Operator, reason: str) -> ExecutionStatus:
@@ -147,10 +155,7 @@ def test_a_dry_run_shows_what_it_would_send_and_never_sends_it(operator: Operato
 def test_the_speed_scale_takes_force_while_running(operator: Operator) -> None:
     with executor_on(operator):
         enable(operator)
-        value = Parameter("speed_scale", value=0.25).to_parameter_msg()
-        response = call(operator, SetParameters, f"{operator.arm_node}/set_parameters",
-                        SetParameters.Request(parameters=[value]))
-        assert response.results[0].successful
+        assert set_parameter(operator, "speed_scale", 0.25)
         goal = operator.position + np.array([0.6, 0, 0, 0, 0, 0, 0])
         answer = operator.send(operator.chunk(goal, step_rad=0.09))
         assert answer.speed_scale == 0.25 and answer.state == ExecutionStatus.EXECUTING
@@ -159,7 +164,31 @@ def test_the_speed_scale_takes_force_while_running(operator: Operator) -> None:
             rclpy.spin_once(operator, timeout_sec=0.1)
         moved = abs(operator.position[0] - start[0])
         assert 0.02 < moved < 0.5, "at full speed it would be 0.6 rad on"
-        value = Parameter("speed_scale", value=3.0).to_parameter_msg()
-        response = call(operator, SetParameters, f"{operator.arm_node}/set_parameters",
-                        SetParameters.Request(parameters=[value]))
-        assert not response.results[0].successful
+        assert not set_parameter(operator, "speed_scale", 3.0)
+
+
+def test_an_object_that_comes_into_the_way_stops_the_arm_before_it(operator: Operator, tmp_path: Path) -> None:
+    planner = make_planner("embedded", operator.contract)  # before: it may take seconds on a busy machine
+    with executor_on(operator) as process:
+        enable(operator)
+        goal = operator.position + np.array([0.9, 0, 0, 0, 0, 0, 0])
+        at_m = planner.forward_kinematics(goal)[:3, 3].round(3).tolist()
+        scene = tmp_path / "scene.yaml"
+        scene.write_text(f"frame: panda_link0\nobjects:\n  - {{name: visitor, box_m: [0.1, 0.1, 0.1], position_m: "
+                         f"{at_m}}}\n")
+        spin_until(operator, lambda: not operator.send(operator.chunk(goal, step_rad=0.03, steps=30)).reason, "a chunk")
+        spin_until(operator, lambda: operator.speed > 0.2, "the arm to move")
+        assert set_parameter(operator, "scene", str(scene))
+        status = wait_for_reason(operator, "SCENE_CHANGED")
+        assert "visitor" in status.message
+        operator.wait_still()
+        planner.set_scene(load_scene(scene, "panda_link0"))
+        assert planner.in_collision(goal) and not planner.in_collision(operator.position)
+        spin_until(operator, lambda: operator.send(operator.chunk(goal)).reason == "COLLISION",
+                   "a chunk that is cut before the object, or refused")
+        operator.wait_still()
+        assert set_parameter(operator, "scene", "none")
+        spin_until(operator, lambda: "scene: empty" in process.output, "the scene")
+        assert set_parameter(operator, "scene", str(tmp_path / "missing.yaml"))
+        spin_until(operator, lambda: "the scene stays as it was" in process.output, "the refusal")
+        operator.drive(goal)

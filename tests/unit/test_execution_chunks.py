@@ -22,7 +22,7 @@ from corft_core.execution import (
     check_command,
 )
 from corft_core.execution.cartesian import rotation
-from corft_core.planning import Box, SceneObject, make_planner
+from corft_core.planning import Box, PlanningError, SceneObject, make_planner
 from corft_core.trajectory import JointPath
 
 CONTRACT = Contract.load(Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell/contract.yaml")
@@ -138,6 +138,86 @@ def test_with_replanning_the_arm_goes_around_the_obstacle_once_it_stands():
     assert check_command(detour, cut, supervisor.executor.limits, planner(True)) == []
     np.testing.assert_allclose(detour.path.positions[-1], cut.detour, atol=1e-3)
     assert detour.path.positions[-1, 0] > HOME[0] + 0.6 and supervisor.counts["detours"] == 1
+
+
+def moving(planner, reports: list[Refusal]) -> tuple[Supervisor, Command, int]:
+    """A supervisor whose arm follows a chunk towards where the post would be, and a time on the way."""
+    supervisor = Supervisor(CONTRACT, planner, ExecutorOptions(), lambda _: None,
+                            lambda _, event: reports.append(event))
+    supervisor.joint_state(STILL, NOW)
+    assert supervisor.enable(NOW)[0]
+    command = supervisor.chunk(replace(through_the_post(), dt_s=0.2), NOW)
+    assert isinstance(command, Command) and command.truncated is None
+    then = NOW + 200_000_000
+    supervisor.joint_state(Measured(then, command.state(then).position, np.zeros(7)), then)
+    return supervisor, command, then
+
+
+def test_an_object_that_comes_into_the_way_stops_the_running_motion_before_it():
+    reports: list[Refusal] = []
+    changing = make_planner("embedded", CONTRACT)
+    supervisor, command, then = moving(changing, reports)
+    supervisor.recheck(then)
+    assert supervisor.executor.running is command and reports == []
+    changing.set_scene(planner(True).scene)
+    supervisor.recheck(then)
+    stop = supervisor.executor.running
+    assert stop.kind == "hold" and reports[0].reason is Reason.SCENE_CHANGED and "post" in reports[0].message
+    assert check_command(stop, command, supervisor.executor.limits, planner(True)) == []
+    assert stop.end_ns < command.end_ns - 500_000_000
+    supervisor.recheck(then)
+    assert supervisor.executor.running is stop and supervisor.counts["stops"] == 1
+
+
+def test_an_object_behind_the_arm_or_beyond_its_motion_does_not_stop_it():
+    reports: list[Refusal] = []
+    changing = make_planner("embedded", CONTRACT)
+    supervisor, command, _ = moving(changing, reports)
+    tool = planner().forward_kinematics(command.path.positions[0])
+    changing.set_scene([SceneObject("behind", Box((0.03, 0.12, 0.06)), tool)])
+    assert changing.in_collision(command.path.positions[0])
+    late = command.content_end_ns - 400_000_000
+    supervisor.joint_state(Measured(late, command.state(late).position, np.zeros(7)), late)
+    supervisor.recheck(late)
+    assert supervisor.executor.running is command and reports == []
+
+
+def test_a_planned_move_is_stopped_too_but_not_one_that_begins_in_contact_to_leave_it():
+    for in_contact in (False, True):
+        reports: list[Refusal] = []
+        changing = make_planner("embedded", CONTRACT, planner(True).scene if in_contact else [])
+        supervisor = Supervisor(CONTRACT, changing, ExecutorOptions(), lambda _: None,
+                                lambda _, event, reports=reports: reports.append(event))
+        supervisor.joint_state(STILL, NOW)
+        assert supervisor.enable(NOW)[0]
+        targets = through_the_post().positions
+        if in_contact:  # it begins where the post is
+            targets = targets[np.argmax([bool(changing.in_collision(q)) for q in targets]):]
+        path = changing.time_parametrise(np.vstack([targets[:1] if in_contact else HOME[None], targets[1:]]), None, 0.3,
+                                         0.3)
+        with supervisor.lock:
+            assert isinstance(supervisor.executor.move(path, NOW), Command)
+        supervisor.recheck(NOW + 10_000_000)
+        changing.set_scene(planner(True).scene)
+        supervisor.recheck(NOW + 20_000_000)
+        assert [event.reason for event in reports] == ([] if in_contact else [Reason.SCENE_CHANGED])
+
+
+def test_a_planner_that_can_no_longer_check_the_motion_stops_it():
+    class Dying:
+        dead = False
+
+        def __getattr__(self, name: str):
+            if self.dead and name == "first_collision":
+                raise PlanningError("the planner process ended")
+            return getattr(planner(), name)
+
+    reports: list[Refusal] = []
+    dying = Dying()
+    supervisor, _, then = moving(dying, reports)
+    dying.dead = True
+    supervisor.recheck(then)
+    assert supervisor.executor.running.kind == "hold" and reports[0].reason is Reason.PLANNING_FAILED
 
 
 def test_a_robot_without_a_gripper_takes_chunks_without_openings():

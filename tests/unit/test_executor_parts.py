@@ -28,7 +28,7 @@ def test_the_worker_runs_the_newest_of_a_kind_and_every_kind() -> None:
     worker.put("move", lambda: (ran.append("move"), done.set())[0])
     go.set()
     assert done.wait(10.0)
-    assert ran == ["first", "third", "move"] and worker.replaced == 1
+    assert ran == ["first", "third", "move"] and worker.replaced["chunk"] == 1
     assert worker.stop(10.0)
 
 

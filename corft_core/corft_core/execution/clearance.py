@@ -27,13 +27,20 @@ class Clearance:
 
     def first_hit(self, path: JointPath) -> Refusal | None:
         """Where the path, as a controller interpolates it, first collides or takes the tool out of the workspace."""
-        times = curve_times(path)
-        curve = path.positions_at(times)
-        collision = self._planner.first_collision(curve)
+        hit = self.collision(path)
         outside = self._leaves_workspace(path.positions)
-        if collision is not None and (outside is None or times[collision] <= path.times_s[outside[0]]):
-            return Refusal(Reason.COLLISION, f"{self._pair(curve, collision)} {times[collision]:.2f} s from now")
+        if hit is not None and (outside is None or hit[0] <= path.times_s[outside[0]]):
+            return Refusal(Reason.COLLISION, f"{hit[1]} {hit[0]:.2f} s from now")
         return None if outside is None else outside[1]
+
+    def collision(self, path: JointPath, from_s: float = 0.0) -> tuple[float, str] | None:
+        """When [s] the path first collides from ``from_s`` on, and what would touch; looks at the same straight lines
+        whatever ``from_s``."""
+        times = curve_times(path)
+        times = times[max(int(np.searchsorted(times, from_s, side="right")) - 1, 0):]
+        curve = path.positions_at(times)
+        segment = self._planner.first_collision(curve)
+        return None if segment is None else (float(times[segment]), self._pair(curve, segment))
 
     def free(self, position: Array) -> bool:
         """Whether the arm may stand at ``position`` (J,)."""

@@ -196,6 +196,13 @@ class ChunkExecutor:
         start_ns, path = joined(anchor, now_ns, handoff_ns, stop)
         return self._take(Command("hold", path, start_ns, handoff_ns, now_ns))
 
+    def hit_ahead(self, command: Command, now_ns: int) -> Refusal | None:
+        """What the rest of a command hits in the scene as it is now; None when nothing. Uses the planner."""
+        try:
+            return self._paths.hit_ahead(command, now_ns)
+        except PlanningError as error:
+            return Refusal(Reason.PLANNING_FAILED, f"the motion ahead can't be checked for collision: {error}")
+
     def move(self, path: JointPath, now_ns: int) -> Command | Refusal:
         """Follow a planned ``path`` (quintic, ending at rest) from where the arm rests, for example home.
 

@@ -53,6 +53,13 @@ class PathMaker:
                 return replace(command, detour=self._first_free(waypoints.positions[count:])) if cut else command
         raise RefusedError(hit.reason, hit.message)
 
+    def hit_ahead(self, command: Command, now_ns: int) -> Refusal | None:
+        """What the rest of a command hits in the scene as it is now."""
+        from_s = (now_ns - command.start_ns) * 1e-9
+        hit = self._clearance.collision(command.path, from_s)
+        return None if hit is None else Refusal(Reason.SCENE_CHANGED, "the scene has changed, or what may touch in it: "
+                                                f"{hit[1]} {max(hit[0] - from_s, 0.0):.2f} s from now")
+
     def _first_free(self, positions: Array) -> Array | None:
         return next((position for position in positions if self._clearance.free(position)), None)
 

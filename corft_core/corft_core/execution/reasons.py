@@ -26,6 +26,7 @@ class Reason(StrEnum):
     IK_JUMP = "IK_JUMP"
     COLLISION = "COLLISION"
     WORKSPACE = "WORKSPACE"
+    SCENE_CHANGED = "SCENE_CHANGED"
     # The executor's state.
     BUSY = "BUSY"
     DISABLED = "DISABLED"

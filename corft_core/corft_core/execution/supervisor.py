@@ -52,9 +52,9 @@ class Supervisor:
     ``simulated``: an arm or a clock that jumps is a reset simulation, not a fault. ``clock`` reads that clock: for the
     check that a planned motion still comes in time, and that the clock does not jump; None: neither is checked.
 
-    Only :meth:`chunk` and :meth:`plan_pending` use the planner and take long. They may run in a thread of their own:
-    they plan without ``lock``, and what they planned is dropped when a stop or another motion came meanwhile. All
-    other methods hold ``lock`` for a moment only, so a stop never waits for planning.
+    Only :meth:`chunk`, :meth:`plan_pending` and :meth:`recheck` use the planner and take long. They may run in a thread
+    of their own: they plan without ``lock``, and what they planned is dropped when a stop or another motion came
+    meanwhile. All other methods hold ``lock`` for a moment only, so a stop never waits for planning.
     """
 
     def __init__(self, contract: Contract, planner: MotionPlanner, options: ExecutorOptions,
@@ -82,6 +82,7 @@ class Supervisor:
         self._ended: Command | None = None  # the chunk whose end without a successor was reported
 
     def restart(self, now_ns: int) -> None:
+        self._free: Command | None = None  # the motion whose rest was last found free of collision
         """Start anew, disabled, as when the node is activated: somebody else may have moved the arm since.
 
         An emergency stop, a stop and faults stay.
@@ -212,6 +213,25 @@ class Supervisor:
                 self.executor.reset(now_ns)
             self.enabled, self.stopped, self.event = True, None, None
             return True, "enabled: chunks are executed"
+    def recheck(self, now_ns: int) -> None:
+        """Brake when what is still to come of the running motion collides in the scene as it is now.
+
+        A planned move that begins in contact, to get out of it, is looked at from when its rest is free.
+        """
+        with self.lock:
+            running = self.executor.running
+            if running is None or running.kind == "hold" or self.executor.at_rest(now_ns):
+                return
+        hit = self.executor.hit_ahead(running, now_ns)
+        with self.lock:
+            if self.executor.running is not running:
+                return
+            if hit is None:
+                self._free = running
+            elif running.kind == "chunk" or self._free is running:
+                self._move = None
+                self.brake(hit, self._clock() if self._clock else now_ns)
+
 
     def disable(self, now_ns: int, reason: Refusal) -> None:
         """Brake if the arm moves, and refuse what comes."""

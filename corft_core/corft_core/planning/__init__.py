@@ -21,7 +21,8 @@ from corft_core.planning.interface import (
 from corft_core.planning.scene import load_scene, pose_matrix
 
 __all__ = ["Box", "Cylinder", "Mesh", "MotionPlanner", "PlanningError", "RobotDescription", "SceneObject", "Sphere",
-           "Triangles", "build_planner", "load_scene", "make_planner", "pose_matrix", "resolve_description"]
+           "Triangles", "build_planner", "load_scene", "make_planner", "pose_matrix", "read_scene",
+           "resolve_description"]
 
 PLANNERS = ("embedded", "moveit")
 
@@ -35,7 +36,7 @@ def make_planner(kind: str, contract: Contract, scene: Sequence[SceneObject] | s
     MoveIt's YAML files, by default ``moveit`` beside the scene file. Close the planner when done. Raises PlanningError,
     also when the planner's libraries aren't installed.
     """
-    objects = _objects(scene, contract) if isinstance(scene, (str, Path)) else list(scene or ())
+    objects = read_scene(scene, contract) if isinstance(scene, (str, Path)) else list(scene or ())
     if kind == "moveit":
         from corft_core.planning.moveit import require_moveit
         from corft_core.planning.process import ProcessPlanner
@@ -50,7 +51,8 @@ def make_planner(kind: str, contract: Contract, scene: Sequence[SceneObject] | s
     return build_planner(kind, contract, objects, options)
 
 
-def _objects(path: str | Path, contract: Contract) -> list[SceneObject]:
+def read_scene(path: str | Path, contract: Contract) -> list[SceneObject]:
+    """The objects of a scene file, corft's or MoveIt's ``.scene``. Raises PlanningError."""
     if Path(path).suffix == ".scene":   # in MoveIt's planning frame
         return load_scene(path, contract.robot.base_frame,
                           resolve_description(contract.robot.description).fixed_pose(contract.robot.base_frame))

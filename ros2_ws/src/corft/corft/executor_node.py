@@ -3,10 +3,10 @@
 Subscribes to `action_chunk`, the contract's joint states and `estop`; sends the arm's trajectories and gripper commands
 and publishes `execution_status`. Services: `~/enable`, `~/estop` (SetBool), `~/stop`, `~/home`, `~/park`, `~/recover`
 (Trigger), `~/approach`. Nothing moves before `~/enable`. Every trajectory ends at rest, so a crash or a lost network is
-a soft stop. The arm is braked on deactivation, SIGINT, SIGTERM, a stop, stale joint states, a tracking error and a
-controller that is gone; a stop and a tracking error last until `~/enable`, an emergency stop until it is released and
-then until `~/enable`. With `use_sim_time`, a clock that jumps back or an arm that jumps (a reset scene) forgets what
-runs. With `execute` false nothing is sent: what would be goes to `~/dry_run/…`.
+a soft stop. The arm is braked on deactivation, SIGINT, SIGTERM, a stop, stale joint states, a tracking error, a
+controller that is gone and an object that came into the way; a stop and a tracking error last until `~/enable`, an
+emergency stop until it is released and then until `~/enable`. With `use_sim_time`, a clock that jumps back or an arm
+that jumps (a reset scene) forgets what runs. With `execute` false nothing is sent: what would be goes to `~/dry_run/…`.
 
 Two threads. Callbacks (joint states, watchdog, stops, services) run in the node's executor and never plan; chunks and
 planned moves run in a worker, which alone uses the planner. They share the Supervisor, whose lock is held for state
@@ -44,9 +44,10 @@ from corft.node_base import CorftLifecycleNode, Diagnosis, message_type, qos_pro
 from corft.node_main import run_node
 from corft_core.contract import Contract
 from corft_core.data.messages import MessageError
-from corft_core.execution import Command, Measured, Reason, Refusal, RefusedError, Supervisor
+from corft_core.errors import CorftError
+from corft_core.execution import Activity, Command, Measured, Reason, Refusal, RefusedError, Supervisor
 from corft_core.execution.supervisor import MoveKind
-from corft_core.planning import make_planner
+from corft_core.planning import make_planner, read_scene
 
 if TYPE_CHECKING:
     from rclpy.subscription import MessageInfo
@@ -235,7 +236,8 @@ class ExecutorNode(CorftLifecycleNode):
         supervisor = self._running_supervisor
         self._heed_controller(now_ns)
         supervisor.tick(now_ns)
-        if supervisor.move_due(now_ns) and self._work is not None:
+        assert self._work is not None
+        if supervisor.move_due(now_ns):
             self._work.move()
         self._publish_status()
 
@@ -244,6 +246,8 @@ class ExecutorNode(CorftLifecycleNode):
         if reason:
             supervisor.emergency_stop(self._now_ns(), reason)
         else:
+        elif supervisor.activity(now_ns) in (Activity.EXECUTING, Activity.MOVING):
+            self._work.recheck()
             supervisor.clear_emergency_stop()
         if self.active:
             self._publish_status()
@@ -304,6 +308,15 @@ class ExecutorNode(CorftLifecycleNode):
         self._arm.send(trajectory_message(command, self._contract, self._watch.sending))
         if not self._execute:
             limits = self._running_supervisor.executor.limits
+            elif parameter.name == "scene" and self._work is not None:
+                self._change_scene(self._work)
+
+    def _change_scene(self, work: ExecutorWork) -> None:
+        file = self._scene()
+        try:
+            work.scene([] if file is None else read_scene(file, self._contract))
+        except CorftError as error:
+            self.get_logger().error(f"the scene stays as it was: {error}")
             self._log("dry run", description(command, self._measured, limits))
 
     def _report(self, what: str, event: Refusal) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 
@@ -14,7 +15,7 @@ class Worker:
     """
 
     def __init__(self, name: str, failed: Callable[[Exception], None]) -> None:
-        self.replaced = 0  # jobs that gave way to a newer one
+        self.replaced: Counter[str] = Counter()  # by kind, jobs that gave way to a newer one
         self._failed = failed
         self._jobs: dict[str, Callable[[], None]] = {}
         self._wake = threading.Condition()
@@ -25,7 +26,7 @@ class Worker:
     def put(self, kind: str, job: Callable[[], None]) -> None:
         """Run ``job`` as soon as possible, in the place of one of this ``kind`` that waits."""
         with self._wake:
-            self.replaced += kind in self._jobs
+            self.replaced[kind] += kind in self._jobs
             self._jobs[kind] = job
             self._wake.notify()
 

@@ -37,7 +37,8 @@ EXECUTOR_PARAMETERS = (
     CONTRACT,
     Param("planner", "embedded", "Collision checks and planning.", choices=("embedded", "moveit")),
     Param("scene", "", "Scene file (YAML) with the obstacles; empty: scene.yaml beside the contract, if there is one; "
-                       "none: only the robot itself."),
+                       "none: only the robot itself. May be set while running: the running motion is then looked at "
+                       "again."),
     *SHARED_OPTIONS,
     *_OPTIONS,
     Param("auto_enable", False, "Move as soon as the node is active, without a call of ~/enable."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from corft.executor.messages import chunk_from_message, stamp_ns
 from corft.worker import Worker
 from corft_core.contract import Contract
 from corft_core.execution import Chunk, Measured, Reason, Refusal, RefusedError, Supervisor
-from corft_core.planning import MotionPlanner
+from corft_core.planning import MotionPlanner, PlanningError, SceneObject
 
 END_S = 10.0
 WARM_STEPS = 16
@@ -45,7 +45,7 @@ class ExecutorWork:
     @property
     def replaced(self) -> int:
         """Chunks that gave way to a newer one before they were looked at."""
-        return self._worker.replaced
+        return self._worker.replaced["chunk"]
 
     def chunk(self, message: ActionChunk) -> None:
         """Execute a chunk, in the place of one that waits."""
@@ -54,6 +54,14 @@ class ExecutorWork:
     def move(self) -> None:
         """Plan and start the move that the supervisor holds ready."""
         self._worker.put("move", self._move)
+
+    def recheck(self) -> None:
+        """Look whether the running motion is still free of collision."""
+        self._worker.put("recheck", lambda: self._supervisor.recheck(self._now_ns()))
+
+    def scene(self, objects: Sequence[SceneObject]) -> None:
+        """Replace the scene's objects, and look whether the running motion is still free of collision."""
+        self._worker.put("scene", lambda: self._scene(objects))
 
     def stop(self) -> None:
         """End the thread; logs when planning goes on beyond END_S."""
@@ -84,6 +92,16 @@ class ExecutorWork:
         self._after(now_ns)
         if success and not self._dry:
             self._node.get_logger().info(text)
+        self._done()
+
+    def _scene(self, objects: Sequence[SceneObject]) -> None:
+        try:
+            self._planner.set_scene(objects)
+        except PlanningError as error:
+            self._node.get_logger().error(f"the scene stays as it was: {error}")
+            return
+        self._node.get_logger().info(f"scene: {', '.join(item.name for item in objects) or 'empty'}")
+        self._supervisor.recheck(self._now_ns())
         self._done()
 
     def _after(self, stamp: int) -> None:
