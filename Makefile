@@ -22,7 +22,7 @@ demo: setup ## record, convert, train, drive and evaluate in the simulated cell;
 evidence: setup ## make all runs of the evidence again, or go on with them: make evidence ARGS=--quick
 	@$(ENV) python -m corft_core.evidence $(ARGS)
 
-publish: setup ## keep the last demo's figures under results/; write the README's tables
+publish: setup ## keep the last demo's figures under results/; write the documents' tables
 	@$(ENV) python tools/publish.py
 
 docs: setup ## write docs/reference.md from the programs; a test fails when it is out of date

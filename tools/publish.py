@@ -1,7 +1,7 @@
-"""Keep a finished demo's figures in results/demo/summary.json, and write the README's tables and pictures.
+"""Keep a finished demo's figures in results/demo/summary.json, and write the documents' tables and pictures.
 
-`make publish` runs it after `make demo` or `make evidence`. The README's tables stand between marker comments and are
-never edited by hand.
+`make publish` runs it after `make demo`, `make evidence` or `make bench NAME=decode`. The tables stand between marker
+comments and are never edited by hand.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from corft_core.evidence.page import readme_table
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = re.compile(r"(<!-- demo table -->\n).*?(<!-- end of demo table -->)", re.DOTALL)
 EVIDENCE_MARKERS = re.compile(r"(<!-- evidence table -->\n).*?(<!-- end of evidence table -->)", re.DOTALL)
+DECODE_MARKERS = re.compile(r"(<!-- decode table -->\n).*?(<!-- end of decode table -->)", re.DOTALL)
 EVIDENCE = ROOT / "results" / "evidence" / "summary.json"
+DECODE = ROOT / "results" / "bench" / "decode.json"
+README, EXPLANATION = ROOT / "README.md", ROOT / "docs" / "explanation.md"
+DECODERS = {"single_ar": "one token a pass, one step", "chunked_ar": "one token a pass, chunk",
+            "jacobi": "Jacobi, exact", "bidirectional": "Jacobi, bidirectional", "flow": "continuous head (flow)"}
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -52,29 +57,57 @@ def evidence_table() -> str:
     return readme_table(json.loads(EVIDENCE.read_text())) if EVIDENCE.exists() else ""
 
 
-def fill(markers: re.Pattern[str], content: str) -> bool:
-    """Put ``content`` between the README's markers; False where they are missing."""
-    readme = ROOT / "README.md"
-    text, count = markers.subn(lambda match: match[1] + content + match[2], readme.read_text())
+def decode_table(row: dict[str, Any]) -> str:
+    """Decoders of action tokens side by side, as `make bench NAME=decode` measured them."""
+    lines = ["| decoding | window | passes | tokens/s | chunks/s | actions/s | success | 95 % interval |",
+             "|---|---|---|---|---|---|---|---|"]
+    for name, found in row["decoders"].items():
+        kind, _, window = name.rpartition("_") if name.startswith(("jacobi", "bidirectional")) else (name, "", "–")
+        cells = [DECODERS[kind], window, *(_number(found.get(key)) for key in ("forwards", "tokens_per_s")),
+                 _number(found["chunks_per_s"]), _number(found["hz"])]
+        low, high = found.get("success_interval", (None, None))
+        cells += ["–", "–"] if low is None else [f"{found['success']:.0%}", f"{100 * low:.0f} – {100 * high:.0f} %"]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "", f"Task `{row['task']}` in the cell, {row['tokens_a_chunk']} tokens a chunk, of which {row['executed']} of "
+        f"{row['horizon']} steps are executed, {row['train_steps']} training steps, {row['trials']} paired trials; "
+        "processor time of one thread, image encoding included; Jacobi starts from the chunk before. Exact Jacobi gives "
+        f"{row['jacobi_vs_single_ar']:.2f} times the actions a second of one token a pass and one step, in "
+        f"{row['jacobi_vs_chunked_ar_forwards']:.2f} times fewer passes than one token a pass for the same chunk "
+        f"({row['jacobi_vs_chunked_ar']:.2f} times in time), and {row['mismatches']} of {row['tokens_compared']} "
+        "tokens differ. Made by `make bench NAME=decode`, kept in `results/bench/decode.json`."]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def fill(document: Path, markers: re.Pattern[str], content: str) -> bool:
+    """Put ``content`` between the document's markers; False where they are missing."""
+    text, count = markers.subn(lambda match: match[1] + content + match[2], document.read_text())
     if count != 1:
-        print(f"README.md lacks the markers {markers.pattern}", file=sys.stderr)
+        print(f"{document.relative_to(ROOT)} lacks the markers {markers.pattern}", file=sys.stderr)
         return False
-    files.write_text(readme, text)
+    files.write_text(document, text)
     return True
 
 
 def main() -> int:
     """Copy the summary, rewrite the tables, render the pictures."""
     source = ROOT / "out" / "demo" / "summary.json"
-    if not source.exists() and not EVIDENCE.exists():
-        print(f"neither {source.relative_to(ROOT)} nor {EVIDENCE.relative_to(ROOT)} is there: run `make demo` or "
-              "`make evidence` first", file=sys.stderr)
+    paths = (source, EVIDENCE, DECODE)
+    if not any(path.exists() for path in paths):
+        names = ", ".join(str(path.relative_to(ROOT)) for path in paths)
+        print(f"nothing to publish, none of these is there: {names}", file=sys.stderr)
         return 2
-    good = fill(EVIDENCE_MARKERS, evidence_table())
+    good = fill(README, EVIDENCE_MARKERS, evidence_table())
+    if DECODE.exists():
+        good &= fill(EXPLANATION, DECODE_MARKERS, decode_table(json.loads(DECODE.read_text())))
     if source.exists():
         summary = json.loads(source.read_text())
         files.write_json(ROOT / "results" / "demo" / "summary.json", summary)
-        good &= fill(MARKERS, table(summary))
+        good &= fill(README, MARKERS, table(summary))
         save_png(cell_picture(), ROOT / "docs" / "images" / "cell.png")
     return 0 if good else 1
 

@@ -137,20 +137,22 @@ def publish() -> ModuleType:
     return module
 
 
-def shown(markers: re.Pattern[str]) -> str:
-    """What stands between the README's markers."""
-    found = markers.search((ROOT / "README.md").read_text())
-    assert found is not None, f"README.md lacks the markers {markers.pattern}"
+def shown(markers: re.Pattern[str], document: str = "README.md") -> str:
+    """What stands between a document's markers."""
+    found = markers.search((ROOT / document).read_text())
+    assert found is not None, f"{document} lacks the markers {markers.pattern}"
     return found[0].removeprefix(found[1]).removesuffix(found[2])
 
 
-def test_the_readme_shows_the_published_figures():
+def test_the_documents_show_the_published_figures():
     module = publish()
     summary = ROOT / "results/demo/summary.json"
     expected = module.table(json.loads(summary.read_text())) if summary.exists() else ""
     advice = "run `make publish` after `make demo` or `make evidence`; the tables are never edited by hand"
     assert shown(module.MARKERS) == expected, advice
     assert shown(module.EVIDENCE_MARKERS) == module.evidence_table(), advice
+    decode = module.decode_table(json.loads(module.DECODE.read_text())) if module.DECODE.exists() else ""
+    assert shown(module.DECODE_MARKERS, "docs/explanation.md") == decode, advice
 
 
 def test_tracked_files_name_no_machine_and_no_registry():
