@@ -167,7 +167,7 @@ class ChunkExecutor:
         command = prepared.command
         if prepared.generation != self._generation:
             return Refusal(Reason.SUPERSEDED, "a stop or another motion came while the chunk was planned")
-        doubt = self.follower.against(command, now_ns, self._hard)
+        doubt = self.doubt(now_ns)
         if doubt is not None:
             return doubt
         self._planning_s.append((now_ns - prepared.asked_ns) * 1e-9)
@@ -226,6 +226,10 @@ class ChunkExecutor:
         handoff_ns = now_ns + round(self.options.handoff_s * 1e9)
         start_ns, path = joined(standing(self.names, path.positions[0], now_ns), now_ns, handoff_ns, path)
         return self._take(Command("move", path, start_ns, handoff_ns, start_ns + round(path.duration_s * 1e9)))
+
+    def doubt(self, now_ns: int) -> Refusal | None:
+        """Why nothing may be sent yet: what is commanded, which it would continue, may not be what runs."""
+        return None if self._running is None else self.follower.against(self._running, now_ns, self._hard)
 
     def rest(self, now_ns: int, measured: Measured) -> Array:
         """(J,) where the first motion starts: where the controller holds the arm, else the measured position."""

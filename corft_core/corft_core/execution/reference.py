@@ -23,7 +23,7 @@ from corft_core.trajectory import JointPath
 
 Array = NDArray[np.float64]
 # A setpoint fits a command that is so near, and what the command moves within the uncertainty of the stamps.
-NEAR_RAD = 1e-4
+NEAR_RAD = 1e-5
 # The uncertainty is what nine tenths of the last setpoints of a moving arm keep, with a reserve; so much at first.
 STAMPS_KEPT, UNKNOWN_S, PART, RESERVE, MOVING_RAD_S = 100, 0.002, 0.9, 2.0, 0.05
 # Farther than this from every command it is none of ours: rounding, a speed scaling of the controller near one.
@@ -48,10 +48,12 @@ class Adopt:
 
 @dataclass(eq=False)
 class _Sent:
-    """A command, whether the last setpoint leaves it possible, and whether one ever showed that it runs."""
+    """A command, whether the last setpoint leaves it possible, how many since its hand-off did in a row, and whether
+    one ever showed that it runs."""
 
     command: Command
     possible: bool = True
+    fitted: int = 0
     followed: bool = False
 
 
@@ -105,6 +107,7 @@ class Follower:
             self._stamps_s.append(float(away[nearest] / speed[nearest]))
         for sent, fits in zip(begun, away <= away[nearest] + near, strict=True):
             sent.possible = bool(fits)
+            sent.fitted = sent.fitted + (setpoint.stamp_ns >= sent.command.handoff_ns) if fits else 0
         return self._judge(begun, setpoint.stamp_ns, float(away[-1]))
 
     def _judge(self, begun: list[_Sent], stamp_ns: int, away_rad: float) -> Adopt | None:
@@ -151,11 +154,15 @@ class Follower:
             return None
         if self.astray(now_ns):
             return Refusal(Reason.FOREIGN_COMMAND, "the controller's setpoint belongs to none of the last motions")
-        for other in self._sent[:-1]:
+        *others, newest = self._sent
+        for other in reversed(others):
+            if newest.fitted >= AGREEING:  # nothing before it runs any more
+                break
             if other.possible and any(_jolts(other.command, command, now_ns + round(1e9 * delay_s), limits)
                                       for delay_s in ARRIVALS_S):
                 return Refusal(Reason.COMMAND_LOST, "the controller may still follow the motion before the last one; "
                                                     "chunks are taken again when its setpoint shows which")
+            newest = other
         return None
 
     def _blind(self, now_ns: int) -> bool:

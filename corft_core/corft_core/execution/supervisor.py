@@ -29,6 +29,7 @@ REANCHOR_RAD = 0.05
 SETTLED_RAD = 0.01  # an arm that stands so close to its command stands where the controller holds it
 SETTLE_NS = 200_000_000
 MOVE_SCALE = 0.5
+UNCERTAIN_S = 0.06  # three setpoints at their usual rate
 # A simulated clock that this process did not follow, because it hung: by steady time, or by the joint states' stamps.
 SILENT_S, BEHIND_NS = 0.5, 200_000_000
 MoveKind = Literal["home", "park", "approach", "recover", "detour"]
@@ -62,6 +63,7 @@ class Supervisor:
                  simulated: bool = False, clock: Callable[[], int] | None = None) -> None:
         self.executor = ChunkExecutor(contract, planner, options)
         self.lock = threading.RLock()
+        self._news = threading.Condition(self.lock)  # setpoints
         self.enabled = False
         self.event: Refusal | None = None  # the last refusal, truncation or stop; None after an accepted chunk
         self.stopped: Refusal | None = None  # latched until enable()
@@ -96,6 +98,7 @@ class Supervisor:
 
     def chunk(self, chunk: Chunk, now_ns: int) -> Command | Refusal:
         """Execute a chunk, or refuse it."""
+        now_ns = self._certain(now_ns)
         begin_s = time.perf_counter()
         with self.lock:
             try:
@@ -119,6 +122,15 @@ class Supervisor:
             self.compute_s.append(time.perf_counter() - begin_s)
             self._accepted(outcome, len(chunk.positions))
             return outcome
+
+    def _certain(self, now_ns: int) -> int:
+        """Wait until setpoints show which motion runs, UNCERTAIN_S at most. The time then."""
+        until_s = time.monotonic() + UNCERTAIN_S
+        with self._news:
+            while (self._clock is not None and self.executor.doubt(now_ns) is not None
+                   and self._news.wait(until_s - time.monotonic())):
+                now_ns = self._clock()
+        return now_ns
 
     def _accepted(self, command: Command, horizon: int) -> None:
         self.counts["accepted"] += 1
@@ -164,6 +176,7 @@ class Supervisor:
             if self._check_clock(now_ns):
                 return
             news = self.executor.follower.heard(setpoint)
+            self._news.notify_all()
             if isinstance(news, Refusal):
                 self._foreign(news, now_ns)
             elif news is not None:

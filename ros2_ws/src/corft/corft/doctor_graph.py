@@ -167,7 +167,11 @@ def _controller(node: Node, contract: Contract, given: str, use_sim_time: bool) 
         if not found.problem and not found.warnings:
             yield Check("controller", "ok", "; ".join((f"{name}: sent are {found.sending}", *found.notes)))
     if optional_control_type("action", "FollowJointTrajectory") is None:
-        yield Check("control_msgs", "ok", "not installed: controllers are spoken to by topic")
+        yield Check("control_msgs", "ok", "not installed: controllers are spoken to by topic, and a command that is "
+                                          "lost on its way is not noticed")
+    elif not node.count_publishers(f"{name}/controller_state"):
+        yield Check("controller", "warning", f"nobody publishes {name}/controller_state",
+                    "is it active? by that topic the executor sees commands that were lost, or another node's")
 
 
 def _gripper(node: Node, contract: Contract, namespace: str) -> Iterator[Check]:

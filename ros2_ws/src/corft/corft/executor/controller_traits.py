@@ -33,6 +33,11 @@ class Sending:
     lead_in: bool = False
     step_s: float | None = None
 
+    @property
+    def exact(self) -> bool:
+        """Whether the controller's setpoint is the motion itself, at the same time: else the two can't be compared."""
+        return self.stamped and self.step_s is None
+
     def __str__(self) -> str:
         return ", ".join(("positions, velocities and accelerations", "whole horizon with braking tail",
                           "stamped" if self.stamped else "unstamped (from receipt on)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
@@ -21,16 +22,19 @@ class ControllerWatch:
     """``poll()`` regularly; then ``refusal`` says why nothing may be sent (None: all is well), ``sending`` how.
 
     `<controller>/controller_state` is followed where control_msgs is installed: an inactive controller still listens,
-    but no longer says where it is. Elsewhere an inactive controller shows as a tracking error.
+    but no longer says where it is. Elsewhere an inactive controller shows as a tracking error. ``on_state`` gets every
+    one of these messages while what is sent can be compared with them; None: they are not asked for.
     """
 
-    def __init__(self, node: Node, controller: str, joints: tuple[str, ...], arm: ArmOutput, timeout_s: float) -> None:
+    def __init__(self, node: Node, controller: str, joints: tuple[str, ...], arm: ArmOutput, timeout_s: float,
+                 on_state: Callable[[Any], None] | None = None) -> None:
         self.refusal: Refusal | None = None
         self.sending = Sending()
         self._node, self._controller, self._joints, self._arm = node, controller, joints, arm
         self._traits = Traits(Sending())
         self._failure, self._failed_s = "", 0.0
         self._state_s: float | None = None
+        self._forward = on_state
         self._probe = ControllerProbe(node, controller, joints, timeout_s, self._learned)
         kind = optional_control_type("msg", "JointTrajectoryControllerState")
         self._state = None if kind is None else node.create_subscription(
@@ -66,8 +70,10 @@ class ControllerWatch:
         if self._state is not None:
             self._node.destroy_subscription(self._state)
 
-    def _on_state(self, _: Any) -> None:
+    def _on_state(self, message: Any) -> None:
         self._state_s = time.monotonic()
+        if self._forward is not None and self.sending.exact:
+            self._forward(message)
 
     def _learned(self, parameters: dict[str, Any] | None, read_only: set[str]) -> None:
         log = self._node.get_logger()
@@ -85,3 +91,10 @@ class ControllerWatch:
         if self._traits.problem:
             log.error(self._traits.problem)
         self.sending = self._traits.sending
+        unseen = ("" if self._forward is None else "control_msgs is not installed" if self._state is None else
+                  "its setpoint can't be compared with what is sent this way" if not self.sending.exact else
+                  f"{self._state.topic_name} has no publisher" if not self._node.count_publishers(
+                      self._state.topic_name) else "")
+        if unseen:
+            log.info(f"{unseen}: a command lost on its way to {self._controller}, or another node's, shows only "
+                     "when the arm departs from its command")

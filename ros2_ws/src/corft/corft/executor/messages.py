@@ -13,7 +13,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from corft.chunk_messages import duration_message, time_message
 from corft.executor.controller_traits import Sending
 from corft_core.contract import Contract
-from corft_core.data.messages import joint_readings, sample_stamp_ns
+from corft_core.data.decoders import by_name
+from corft_core.data.messages import MessageError, header_stamp_ns, joint_readings, sample_stamp_ns
 from corft_core.execution import Chunk, Command, Measured, Reason, RefusedError
 from corft_core.poses import pose_matrices, pose_vector
 from corft_core.trajectory import JointPath
@@ -123,6 +124,24 @@ class JointStates:
         if np.isnan(self._position).any():
             return None
         return Measured(int(self._stamps_ns.min()), self._position.copy(), self._velocity.copy())
+
+
+def setpoint_from_message(message: Any, contract: Contract) -> Measured | None:
+    """What a controller follows, from its JointTrajectoryControllerState; velocities are left at zero.
+
+    None when it follows nothing yet, lacks a joint or is broken, which is as if it had not come.
+    """
+    point = next((found for name in ("reference", "desired")  # the latter before ROS 2 Iron
+                  if (found := getattr(message, name, None)) is not None and found.positions), None)
+    stamp = header_stamp_ns(message)
+    if point is None or stamp is None:
+        return None
+    calibration = contract.calibration("arm_command")
+    try:
+        position = calibration.from_source(by_name(message.joint_names, point.positions, calibration))
+    except MessageError:
+        return None
+    return Measured(stamp, position, np.zeros_like(position)) if np.all(np.isfinite(position)) else None
 
 
 def trajectory_message(command: Command, contract: Contract, sending: Sending | None = None) -> JointTrajectory:

@@ -46,6 +46,8 @@ EXECUTOR_PARAMETERS = (
     Param("controller", "", "The arm's joint trajectory controller; empty: by the contract's arm_command topic."),
     Param("controller_interface", "topic", "How the controller is spoken to; action (FollowJointTrajectory) needs "
                                            "control_msgs.", choices=("topic", "action")),
+    Param("follow_setpoint", True, "Compare the setpoint that the controller publishes with what was sent, to see "
+                                   "commands that were lost or are another node's; needs control_msgs."),
     Param("controller_timeout", 3.0, "Seconds to wait for the controller's parameters.", range=(0.1, 60.0)),
     Param("gripper_interface", "topic", "How the gripper is spoken to; the two actions need control_msgs.",
           choices=("topic", "gripper_command", "parallel_gripper_command")),
