@@ -35,7 +35,7 @@ from corft.executor.chunk_source import ChunkSource
 from corft.executor.controller_watch import ControllerWatch
 from corft.executor.dry_run import description
 from corft.executor.emergency_stop import EmergencyStop
-from corft.executor.messages import JointStates, pose_from_message, setpoint_from_message, trajectory_message
+from corft.executor.messages import JointStates, pose_from_message, trajectory_message
 from corft.executor.outputs import arm_output, controller_name, gripper_output
 from corft.executor.parameters import EXECUTOR_PARAMETERS, executor_options
 from corft.executor.status import diagnosis, status_message
@@ -93,8 +93,7 @@ class ExecutorNode(CorftLifecycleNode):
         self._gripper = gripper_output(self, contract, self.param("gripper_interface"),
                                        self.param("gripper_controller"), self.param("gripper_effort"), self._execute)
         self._watch = ControllerWatch(self, controller, tuple(contract.calibration("arm_command").names), self._arm,
-                                      self.param("controller_timeout"),
-                                      self._on_setpoint if self._execute and self.param("follow_setpoint") else None)
+                                      self.param("controller_timeout"))
         self._status = self.create_lifecycle_publisher(ExecutionStatus, "execution_status", qos_profile("reliable", 10))
         self._destroy += [lambda: self.destroy_lifecycle_publisher(self._status), self._arm.destroy,
                           self._watch.destroy]
@@ -225,11 +224,6 @@ class ExecutorNode(CorftLifecycleNode):
         if opening is not None and self._gripper is not None:
             self._gripper.send(opening)
 
-    def _on_setpoint(self, message: Any) -> None:
-        setpoint = setpoint_from_message(message, self._contract)
-        if setpoint is not None and self.active and self._activated_ns is None:
-            self._running_supervisor.setpoint(setpoint, self._now_ns())
-
     def _on_tick(self) -> None:
         self._estop.poll()
         self._watch.poll()
@@ -245,6 +239,8 @@ class ExecutorNode(CorftLifecycleNode):
         assert self._work is not None
         if supervisor.move_due(now_ns):
             self._work.move()
+        elif supervisor.activity(now_ns) in (Activity.EXECUTING, Activity.MOVING):
+            self._work.recheck()
         self._publish_status()
 
     def _on_estop(self, reason: str) -> None:
@@ -252,8 +248,6 @@ class ExecutorNode(CorftLifecycleNode):
         if reason:
             supervisor.emergency_stop(self._now_ns(), reason)
         else:
-        elif supervisor.activity(now_ns) in (Activity.EXECUTING, Activity.MOVING):
-            self._work.recheck()
             supervisor.clear_emergency_stop()
         if self.active:
             self._publish_status()
@@ -307,13 +301,6 @@ class ExecutorNode(CorftLifecycleNode):
             if parameter.name == "speed_scale" and self._supervisor is not None:
                 self._supervisor.set_speed_scale(self.param("speed_scale"))
                 self.get_logger().info(f"speed_scale {self.param('speed_scale'):g} from the next chunk on")
-
-    # Called under the supervisor's lock, from either thread
-
-    def _send(self, command: Command) -> None:
-        self._arm.send(trajectory_message(command, self._contract, self._watch.sending))
-        if not self._execute:
-            limits = self._running_supervisor.executor.limits
             elif parameter.name == "scene" and self._work is not None:
                 self._change_scene(self._work)
 
@@ -323,6 +310,13 @@ class ExecutorNode(CorftLifecycleNode):
             work.scene([] if file is None else read_scene(file, self._contract))
         except CorftError as error:
             self.get_logger().error(f"the scene stays as it was: {error}")
+
+    # Called under the supervisor's lock, from either thread
+
+    def _send(self, command: Command) -> None:
+        self._arm.send(trajectory_message(command, self._contract, self._watch.sending))
+        if not self._execute:
+            limits = self._running_supervisor.executor.limits
             self._log("dry run", description(command, self._measured, limits))
 
     def _report(self, what: str, event: Refusal) -> None:
