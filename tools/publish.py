@@ -71,8 +71,8 @@ def decode_table(row: dict[str, Any]) -> str:
     lines += [
         "", f"Task `{row['task']}` in the cell, {row['tokens_a_chunk']} tokens a chunk, of which {row['executed']} of "
         f"{row['horizon']} steps are executed, {row['train_steps']} training steps, {row['trials']} paired trials; "
-        "processor time of one thread, image encoding included; Jacobi starts from the chunk before. Exact Jacobi gives "
-        f"{row['jacobi_vs_single_ar']:.2f} times the actions a second of one token a pass and one step, in "
+        "processor time of one thread, image encoding included, Jacobi starting from the chunk before. Exact Jacobi "
+        f"gives {row['jacobi_vs_single_ar']:.2f} times the actions a second of one token a pass and one step, in "
         f"{row['jacobi_vs_chunked_ar_forwards']:.2f} times fewer passes than one token a pass for the same chunk "
         f"({row['jacobi_vs_chunked_ar']:.2f} times in time), and {row['mismatches']} of {row['tokens_compared']} "
         "tokens differ. Made by `make bench NAME=decode`, kept in `results/bench/decode.json`."]
