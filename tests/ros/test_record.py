@@ -162,8 +162,8 @@ def test_a_scripted_session_becomes_a_data_set(robot: Callable[..., Robot], tmp_
     assert all("frames are missing" in p or "without a message" in p or "heard" in p for p in audit["problems"]), output
     assert (bag / "record.log").is_file() and not bag.with_name("monday.log").exists()
 
-    assert convert([str(bag), str(tmp_path / "out"), "--contract", str(CONTRACT), "--include-failures",
-                    "--max-stale-share", "1", "--quiet"]) == 0
+    assert convert([str(bag), str(tmp_path / "out"), "--include-failures", "--max-stale-share", "1", "--quiet"]) == 0
+    assert Contract.load(bag / "contract.json").to_dict() == Contract.load(CONTRACT).to_dict()
     dataset = EpisodeDataset.open(tmp_path / "out")
     assert dataset.instructions == ["pick the cube", "push the cube"]
     assert list(dataset.episode_success) == [True, False]

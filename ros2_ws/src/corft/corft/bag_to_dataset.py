@@ -20,6 +20,7 @@ examples:
   ros2 run corft bag_to_dataset demos/* dataset/ --contract one_bag_one_episode.yaml --task "pick the cube"
   ros2 run corft bag_to_dataset demos/ dataset/ --include-failures --max-gap-s 0.5 --overwrite
 
+Without --contract: the one that `ros2 run corft record` put beside the bags, else the Panda cell's, which is said.
 BAG is a rosbag2 folder (MCAP or sqlite3) or a single .mcap or .db3 file. Episodes are cut by corft_msgs/EpisodeEvent
 (START, SUCCESS or FAILURE, STOP), by --episodes, or are whole bags when the contract says `episodes: bag`.
 OUT appears only when everything is written and checked. Its report is printed and kept in OUT/meta/corft/report.json
@@ -46,7 +47,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("bags", nargs="+", metavar="BAG", help="recording(s) made with `ros2 bag record`")
     result.add_argument("out", metavar="OUT", help="folder of the data set, made by this command")
-    result.add_argument("--contract", metavar="FILE", help="the robot's contract (default: the Panda cell's)")
+    result.add_argument("--contract", metavar="FILE",
+                        help="the robot's contract (default: recorded with the bags, else the Panda cell's)")
     result.add_argument("--namespace", default="", metavar="NS", help="namespace of the robot's topics in the bag")
     episodes = result.add_argument_group("which episodes and steps")
     episodes.add_argument("--episodes", metavar="FILE",
@@ -92,11 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _convert(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from corft_core.data.bag import BagError
     from corft_core.data.bag_converter import ConvertOptions
     from corft_core.data.convert import convert
     from corft_core.data.report import losses, text
 
-    contract = Contract.load(arguments.contract or default_contract())
+    contract, doubt = _contract(arguments)
     options = ConvertOptions(
         include_failures=arguments.include_failures, namespace=arguments.namespace, keep_idle=arguments.keep_idle,
         max_stale_share=arguments.max_stale_share, max_gap_s=arguments.max_gap_s, codec=arguments.codec,
@@ -107,14 +110,34 @@ def _convert(arguments: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        report = convert(arguments.bags, arguments.out, contract, options, jobs=arguments.jobs or os.cpu_count() or 1,
-                         overwrite=arguments.overwrite, fresh=arguments.fresh, progress=progress)
+        try:
+            report = convert(arguments.bags, arguments.out, contract, options,
+                             jobs=arguments.jobs or os.cpu_count() or 1, overwrite=arguments.overwrite,
+                             fresh=arguments.fresh, progress=progress)
+        except BagError as error:
+            raise BagError(f"{error}{doubt}") from error
     print(text(report))
     print(f"data set: {Path(arguments.out)}")
     return EXIT_LOSSES if losses(report) else EXIT_OK
 
 
-def default_contract() -> Path:
+def _contract(arguments: argparse.Namespace) -> tuple[Contract, str]:
+    """The contract to convert with, and what to add to an error when nobody chose it."""
+    from corft_core.data.bag_contract import recorded_contract
+
+    if arguments.contract:
+        return Contract.load(arguments.contract), ""
+    recorded = recorded_contract([Path(bag) for bag in arguments.bags])
+    if recorded is not None:
+        print(f"contract: recorded with the bags (robot {recorded.robot.name})", file=sys.stderr)
+        return recorded, ""
+    contract = Contract.load(_default_contract())
+    print(f"contract: the Panda cell's (robot {contract.robot.name}), as no --contract is given and none lies beside "
+          "the bags", file=sys.stderr)
+    return contract, "\nThe contract was the Panda cell's. Give your robot's: --contract FILE"
+
+
+def _default_contract() -> Path:
     """The Panda cell's contract in the installed package."""
     from ament_index_python.packages import get_package_share_directory
 

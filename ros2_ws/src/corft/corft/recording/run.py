@@ -30,6 +30,7 @@ from corft.recording.session import CommandRefused, Episode, Event, Session
 from corft.stream_health import SILENT_S
 from corft_core import files
 from corft_core.contract import Contract
+from corft_core.data.bag_contract import keep_contract
 from corft_core.data.messages import EVENT_NAMES
 from corft_core.errors import CorftError
 
@@ -229,6 +230,7 @@ class Recorder:
         """Read the bag, compare, print and keep the result; returns the exit code."""
         from tqdm import tqdm
 
+        keep_contract(self.out, self.contract)
         asked = len(self.signals)
         try:
             with tqdm(unit="message", desc="auditing", leave=False, disable=None) as bar:
