@@ -82,9 +82,9 @@ class Supervisor:
         self._move: tuple[MoveKind, NDArray[np.float64] | None] | None = None
         self._settling: Refusal | None = None  # why chunks wait until the arm stands
         self._ended: Command | None = None  # the chunk whose end without a successor was reported
+        self._free: Command | None = None  # the motion whose rest was last found free of collision
 
     def restart(self, now_ns: int) -> None:
-        self._free: Command | None = None  # the motion whose rest was last found free of collision
         """Start anew, disabled, as when the node is activated: somebody else may have moved the arm since.
 
         An emergency stop, a stop and faults stay.
@@ -213,19 +213,6 @@ class Supervisor:
                     Reason.NO_NEW_CHUNK, f"no chunk was accepted after chunk {running.number}, whose last action is "
                                          "over"))
 
-    def enable(self, now_ns: int) -> tuple[bool, str]:
-        """Let the arm move; clears a stop, but no emergency stop and no fault. Success and a sentence."""
-        with self.lock:
-            against = (self.emergency or self._watchdog.stale(now_ns, self._measured)
-                       or next(iter(self.faults.values()), None))
-            if against is not None:
-                return False, against.message
-            if self.tracking_error_rad > REANCHOR_RAD:
-                if not self.executor.at_rest(now_ns):
-                    return False, "the arm is still braking; call again when it stands"
-                self.executor.reset(now_ns)
-            self.enabled, self.stopped, self.event = True, None, None
-            return True, "enabled: chunks are executed"
     def recheck(self, now_ns: int) -> None:
         """Brake when what is still to come of the running motion collides in the scene as it is now.
 
@@ -245,6 +232,19 @@ class Supervisor:
                 self._move = None
                 self.brake(hit, self._clock() if self._clock else now_ns)
 
+    def enable(self, now_ns: int) -> tuple[bool, str]:
+        """Let the arm move; clears a stop, but no emergency stop and no fault. Success and a sentence."""
+        with self.lock:
+            against = (self.emergency or self._watchdog.stale(now_ns, self._measured)
+                       or next(iter(self.faults.values()), None))
+            if against is not None:
+                return False, against.message
+            if self.tracking_error_rad > REANCHOR_RAD:
+                if not self.executor.at_rest(now_ns):
+                    return False, "the arm is still braking; call again when it stands"
+                self.executor.reset(now_ns)
+            self.enabled, self.stopped, self.event = True, None, None
+            return True, "enabled: chunks are executed"
 
     def disable(self, now_ns: int, reason: Refusal) -> None:
         """Brake if the arm moves, and refuse what comes."""

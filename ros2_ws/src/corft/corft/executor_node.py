@@ -35,7 +35,7 @@ from corft.executor.chunk_source import ChunkSource
 from corft.executor.controller_watch import ControllerWatch
 from corft.executor.dry_run import description
 from corft.executor.emergency_stop import EmergencyStop
-from corft.executor.messages import JointStates, pose_from_message, trajectory_message
+from corft.executor.messages import JointStates, pose_from_message, setpoint_from_message, trajectory_message
 from corft.executor.outputs import arm_output, controller_name, gripper_output
 from corft.executor.parameters import EXECUTOR_PARAMETERS, executor_options
 from corft.executor.status import diagnosis, status_message
@@ -93,7 +93,8 @@ class ExecutorNode(CorftLifecycleNode):
         self._gripper = gripper_output(self, contract, self.param("gripper_interface"),
                                        self.param("gripper_controller"), self.param("gripper_effort"), self._execute)
         self._watch = ControllerWatch(self, controller, tuple(contract.calibration("arm_command").names), self._arm,
-                                      self.param("controller_timeout"))
+                                      self.param("controller_timeout"),
+                                      self._on_setpoint if self._execute and self.param("follow_setpoint") else None)
         self._status = self.create_lifecycle_publisher(ExecutionStatus, "execution_status", qos_profile("reliable", 10))
         self._destroy += [lambda: self.destroy_lifecycle_publisher(self._status), self._arm.destroy,
                           self._watch.destroy]
@@ -223,6 +224,11 @@ class ExecutorNode(CorftLifecycleNode):
         opening = supervisor.gripper_due(now_ns)
         if opening is not None and self._gripper is not None:
             self._gripper.send(opening)
+
+    def _on_setpoint(self, message: Any) -> None:
+        setpoint = setpoint_from_message(message, self._contract)
+        if setpoint is not None and self.active and self._activated_ns is None:
+            self._running_supervisor.setpoint(setpoint, self._now_ns())
 
     def _on_tick(self) -> None:
         self._estop.poll()
