@@ -23,12 +23,14 @@ from ros.tiny_policy import INSTRUCTIONS, make_tiny_checkpoint
 from safetensors.numpy import save
 
 from corft_core.contract import Contract
+from corft_core.data.history import Spacing
 from corft_core.errors import CorftError
+from corft_core.policy.config import HistoryConfig
 from corft_core.prediction import ChunkPrediction
 from corft_core.serving import protocol
 from corft_core.serving.__main__ import main
 from corft_core.serving.client import RemotePolicy
-from corft_core.serving.interface import NoAnswerError, PolicyInfo, Request, ServerError
+from corft_core.serving.interface import NoAnswerError, PolicyInfo, Request, Seen, ServerError
 from corft_core.serving.keys import make_keys
 from corft_core.serving.local import LocalPolicy, fingerprint
 from corft_core.serving.server import PolicyServer
@@ -85,7 +87,8 @@ def request(seed: int, **more: Any) -> Request:
     rng = np.random.default_rng(seed)
     state = np.append(CONTRACT.robot.home_rad, 0.5) + rng.normal(0, 0.01, 8)
     images = {c.name: rng.integers(0, 256, (*c.size, 3), dtype=np.uint8) for c in CONTRACT.cameras}
-    return replace(Request(seed * 10**8, images, state, INSTRUCTIONS[0], seed), **more)
+    return Request(Seen(seed * 10**8, more.pop("images", images), more.pop("state", state)),
+                   **{"instruction": INSTRUCTIONS[0], "seed": seed, **more})
 
 
 def small(seed: int, **more: Any) -> Request:
@@ -110,6 +113,24 @@ def test_a_remote_chunk_is_the_local_one_bit_for_bit(local: LocalPolicy, checkpo
         again = remote.chunk(request(0))
         assert again.actions.tobytes() == local.chunk(request(0)).actions.tobytes(), "noise is the request's own"
         assert local.chunk(replace(request(0), seed=1)).actions.tobytes() != again.actions.tobytes()
+
+
+def test_a_policy_with_a_memory_sees_the_same_past_over_the_network(tmp_path: Path) -> None:
+    folder = make_tiny_checkpoint(tmp_path / "memory", CONTRACT, history=HistoryConfig(steps=3, stride=2))
+    local = LocalPolicy(folder)
+    missed = request(4).now
+    run = [request(0, run="a"), request(2, run="a", begins=False), request(6, run="a", begins=False, past=(missed,))]
+    with serving(LocalPolicy(folder)) as server, asking(server.address) as remote:
+        assert remote.info.spacing == Spacing(3, 2 * CONTRACT.step_ns)
+        for asked in run:
+            other = replace(asked, run="b", begins=True)
+            assert remote.chunk(other).actions.tobytes() == local.chunk(other).actions.tobytes()
+            assert remote.chunk(asked).actions.tobytes() == local.chunk(asked).actions.tobytes()
+        alone = replace(run[2], run="c", begins=True, past=())
+        assert remote.chunk(alone).actions.tobytes() != remote.chunk(run[2]).actions.tobytes()
+    with serving(LocalPolicy(folder)) as server, asking(server.address) as remote, \
+            pytest.raises(ServerError, match="was the policy server restarted"):
+        remote.chunk(run[2])
 
 
 def test_jpeg_pictures_give_nearly_the_same_chunk(local: LocalPolicy, checkpoint: Path) -> None:

@@ -17,9 +17,10 @@ from PIL import Image
 from safetensors.numpy import save
 
 from corft_core.contract import Contract
+from corft_core.data.history import Spacing
 from corft_core.errors import CorftError
 from corft_core.prediction import ChunkPrediction
-from corft_core.serving.interface import PolicyInfo, Request, noise_seed, nothing_seen
+from corft_core.serving.interface import PolicyInfo, Request, Seen, noise_seed, nothing_seen
 from corft_core.serving.protocol import (
     Message,
     ProtocolError,
@@ -34,15 +35,17 @@ from corft_core.serving.protocol import (
 )
 
 CONTRACT = Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell/contract.yaml"
-INFO = PolicyInfo("policy", "0123", Contract.load(CONTRACT), horizon=10, inpaints=True, instructions=("go", "stop"))
+INFO = PolicyInfo("policy", "0123", Contract.load(CONTRACT), horizon=10, inpaints=True, instructions=("go", "stop"),
+                  spacing=Spacing(3, 10**8))
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 VECTORS = hnp.arrays(np.float64, st.integers(0, 20), elements=NUMBERS)
 TABLES = hnp.arrays(np.float64, st.tuples(st.integers(0, 8), st.integers(0, 8)), elements=NUMBERS)
 PICTURES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3)))
+SEEN = st.builds(Seen, st.integers(0, 2**63 - 1), st.dictionaries(st.text(max_size=9), PICTURES, max_size=3), VECTORS)
 REQUESTS = st.builds(
-    Request, stamp_ns=st.integers(0, 2**63 - 1), images=st.dictionaries(st.text(max_size=9), PICTURES, max_size=3),
-    state=VECTORS, instruction=st.text(max_size=50), seed=st.integers(0, 2**63 - 1), plan=st.none() | TABLES,
-    frozen=st.integers(0, 50))
+    Request, SEEN, instruction=st.text(max_size=50), seed=st.integers(0, 2**63 - 1), plan=st.none() | TABLES,
+    frozen=st.integers(0, 50), run=st.text(max_size=9), begins=st.booleans(),
+    past=st.lists(SEEN, max_size=2).map(tuple))
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
 
@@ -56,14 +59,15 @@ def test_a_request_arrives_bit_for_bit(request: Request) -> None:
     message = sent("chunk", *pack_request(request, "raw"))
     assert (message.kind, message.session, message.number) == ("chunk", "robot", 7)
     arrived = unpack_request(message)
-    for name in ("stamp_ns", "instruction", "seed", "frozen"):
+    for name in ("instruction", "seed", "frozen", "run", "begins"):
         assert getattr(arrived, name) == getattr(request, name)
-    assert arrived.state.tobytes() == request.state.tobytes()
+    for there, here in zip((arrived.now, *arrived.past), (request.now, *request.past), strict=True):
+        assert there.stamp_ns == here.stamp_ns and there.state.tobytes() == here.state.tobytes()
+        assert there.images.keys() == here.images.keys()
+        assert all(np.array_equal(there.images[name], here.images[name]) for name in here.images)
     assert (arrived.plan is None) == (request.plan is None)
     if request.plan is not None and arrived.plan is not None:
         assert arrived.plan.shape == request.plan.shape and arrived.plan.tobytes() == request.plan.tobytes()
-    assert arrived.images.keys() == request.images.keys()
-    assert all(np.array_equal(arrived.images[name], request.images[name]) for name in request.images)
 
 
 @given(hnp.arrays(np.float64, (1, 4, 3)), hnp.arrays(np.float64, 1), st.none() | hnp.arrays(np.float64, 1),
@@ -103,8 +107,9 @@ def test_a_damaged_message_is_refused_or_a_message_still(data: st.DataObject) ->
         unpack_request(unpack(frames))
 
 
-@given(st.dictionaries(st.sampled_from(["stamp_ns", "seed", "frozen", "instruction", "images"]), JSON, min_size=1),
-       st.dictionaries(st.sampled_from(["state", "plan", "image.front"]),
+@given(st.dictionaries(st.sampled_from(["stamps_ns", "seed", "frozen", "instruction", "images", "run", "begins"]), JSON,
+                       min_size=1),
+       st.dictionaries(st.sampled_from(["0.state", "plan", "0.image.front", "1.state"]),
                        hnp.arrays(st.sampled_from([np.uint8, np.float64, np.float32, np.int64]),
                                   hnp.array_shapes(min_dims=0, max_dims=4, max_side=3))))
 def test_fields_of_another_type_are_refused(header: dict, arrays: dict) -> None:
@@ -114,7 +119,8 @@ def test_fields_of_another_type_are_refused(header: dict, arrays: dict) -> None:
         arrived = unpack_request(message)
     except ProtocolError:
         return
-    assert arrived.state.dtype == np.float64 and all(p.dtype == np.uint8 for p in arrived.images.values())
+    assert arrived.now.state.dtype == np.float64
+    assert all(pixels.dtype == np.uint8 for pixels in arrived.now.images.values())
 
 
 def test_a_deep_header_a_huge_one_and_strange_arrays_are_refused() -> None:
@@ -138,10 +144,10 @@ def test_another_version_is_named() -> None:
 def test_red_stays_red_in_a_jpeg() -> None:
     red = np.zeros((32, 48, 3), np.uint8)
     red[8:24, 16:32] = (250, 10, 10)
-    request = Request(0, {"front": red}, np.zeros(3), "go", 0)
+    request = Request(Seen(0, {"front": red}, np.zeros(3)), "go", 0)
     header, arrays = pack_request(request, "jpeg")
-    assert arrays["image.front"].ndim == 1 and len(arrays["image.front"]) < red.size / 2
-    arrived = unpack_request(sent("chunk", header, arrays)).images["front"]
+    assert arrays["0.image.front"].ndim == 1 and len(arrays["0.image.front"]) < red.size / 2
+    arrived = unpack_request(sent("chunk", header, arrays)).now.images["front"]
     assert arrived.shape == red.shape and np.abs(arrived[16, 24].astype(int) - (250, 10, 10)).max() < 12
 
 
@@ -152,8 +158,8 @@ def test_a_picture_that_is_none_or_would_fill_the_memory_is_refused() -> None:
     png = BytesIO()
     Image.new("RGB", (8, 8)).save(png, "PNG")
     for data in (file.getvalue(), png.getvalue(), b"\xff\xd8\xff", b""):
-        with pytest.raises(ProtocolError, match=r"image\.front (is no JPEG|has 8192 x 8192 pixels)"):
-            unpack_request(sent("chunk", header, arrays | {"image.front": np.frombuffer(data, np.uint8)}))
+        with pytest.raises(ProtocolError, match=r"0\.image\.front (is no JPEG|has 8192 x 8192 pixels)"):
+            unpack_request(sent("chunk", header, arrays | {"0.image.front": np.frombuffer(data, np.uint8)}))
 
 
 def test_noise_differs_between_chunks_and_not_between_runs() -> None:

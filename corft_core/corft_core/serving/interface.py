@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corft_core.contract import Contract
+from corft_core.data.history import Spacing
 from corft_core.errors import CorftError
 from corft_core.prediction import ChunkPrediction
 
@@ -23,27 +24,40 @@ class NoAnswerError(CorftError):
 
 
 @dataclass(frozen=True)
-class Request:
-    """One observation.
-
-    `stamp_ns`: the tick it was taken for, in the robot's own time. `images`: camera → uint8 (H, W, 3). `state`: float64
-    (S,). `seed`: of the policy's noise; the same request gives the same chunk wherever it is computed. `plan`: float64
-    (H, A) absolute actions expected for the chunk's steps, None without; the first `frozen` of them are executed
-    whatever is predicted.
-    """
+class Seen:
+    """What was seen for the tick `stamp_ns` [robot's time]: `images` camera → uint8 (H, W, 3), `state` float64 (S,)."""
 
     stamp_ns: int
     images: Mapping[str, NDArray[np.uint8]]
     state: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A chunk is wanted for what is seen `now`.
+
+    `seed`: of the policy's noise; the same request gives the same chunk wherever it is computed. `plan`: float64 (H, A)
+    absolute actions expected for the chunk's steps, None without; the first `frozen` of them are executed whatever is
+    predicted. For a policy that looks back: `run` names the run whose earlier observations it remembers, `begins` says
+    that none was answered yet, `past` is what else was seen since the last one.
+    """
+
+    now: Seen
     instruction: str
     seed: int
     plan: NDArray[np.float64] | None = None
     frozen: int = 0
+    run: str = ""
+    begins: bool = True
+    past: tuple[Seen, ...] = ()
 
 
 @dataclass(frozen=True)
 class PolicyInfo:
-    """What a robot must know of a policy. `checkpoint`: fingerprint of the checkpoint's files."""
+    """What a robot must know of a policy.
+
+    `checkpoint`: fingerprint of the checkpoint's files. `spacing`: the observations that a chunk depends on, in ns.
+    """
 
     policy_id: str
     checkpoint: str
@@ -51,6 +65,7 @@ class PolicyInfo:
     horizon: int
     inpaints: bool
     instructions: tuple[str, ...]
+    spacing: Spacing = Spacing()  # noqa: RUF009
 
     @property
     def rate_hz(self) -> int:
@@ -89,4 +104,4 @@ def nothing_seen(info: PolicyInfo) -> Request:
     state = np.zeros(len(info.contract.state_names))
     state[:len(robot.joints)] = robot.home_rad
     images = {camera.name: np.zeros((*camera.size, 3), np.uint8) for camera in info.contract.cameras}
-    return Request(0, images, state, info.instructions[0] if info.instructions else "go", seed=0)
+    return Request(Seen(0, images, state), info.instructions[0] if info.instructions else "go", seed=0)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from corft_core.data.history import History
+from corft_core.errors import CorftError
 from corft_core.policy.policy import Policy
 from corft_core.prediction import ChunkPrediction
-from corft_core.serving.interface import PolicyInfo, Request
+from corft_core.serving.interface import PolicyInfo, Request, Seen
 
-_FINGERPRINT_DIGITS = 16
+_FINGERPRINT_DIGITS, _MAX_RUNS = 16, 64
 
 
 class LocalPolicy:
@@ -21,16 +26,35 @@ class LocalPolicy:
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self._policy = Policy.load(folder, device=device)
         self._generator = torch.Generator(device="cpu")
+        self._histories: OrderedDict[str, History] = OrderedDict()
         self.info = PolicyInfo(
             policy_id=self._policy.policy_id, checkpoint=fingerprint(folder), contract=self._policy.contract,
-            horizon=self._policy.horizon, inpaints=self._policy.inpaints, instructions=self._policy.instructions)
+            horizon=self._policy.horizon, inpaints=self._policy.inpaints, instructions=self._policy.instructions,
+            spacing=self._policy.spacing)
 
     def chunk(self, request: Request) -> ChunkPrediction:
-        """Run the network."""
-        return self._policy.act(
-            {name: image[None] for name, image in request.images.items()}, request.state[None], [request.instruction],
-            self._generator.manual_seed(request.seed), plan=None if request.plan is None else request.plan[None],
-            frozen=request.frozen)
+        """Run the network. CorftError also when it looks back at a run that it does not remember."""
+        policy, instructions, histories = self._policy, [request.instruction], self._memory(request)
+        if histories is not None:
+            for seen in request.past:
+                policy.remember(_batch(seen), seen.state[None], instructions, histories, [seen.stamp_ns])
+        return policy.act(
+            _batch(request.now), request.now.state[None], instructions, self._generator.manual_seed(request.seed),
+            None if request.plan is None else request.plan[None], request.frozen, histories, [request.now.stamp_ns])
+
+    def _memory(self, request: Request) -> list[History] | None:
+        """The run's history; None for a policy without memory."""
+        if not self._policy.remembers:
+            return None
+        if request.run not in self._histories:
+            if not request.begins:
+                raise CorftError("this policy looks back at earlier observations and those of this run are lost "
+                                 "(was the policy server restarted?): send the goal again")
+            self._histories[request.run] = self._policy.new_history()
+        self._histories.move_to_end(request.run)
+        while len(self._histories) > _MAX_RUNS:
+            self._histories.popitem(last=False)
+        return [self._histories[request.run]]
 
     def statistics(self) -> dict[str, Any]:
         """Nothing that the caller would not know."""
@@ -38,6 +62,10 @@ class LocalPolicy:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _batch(seen: Seen) -> dict[str, NDArray[np.uint8]]:
+    return {name: image[None] for name, image in seen.images.items()}
 
 
 def fingerprint(folder: Path) -> str:

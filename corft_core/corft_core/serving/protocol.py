@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
 from typing import Any, Literal
 
@@ -20,9 +20,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from corft_core.contract import Contract
+from corft_core.data.history import Spacing
 from corft_core.errors import CorftError
 from corft_core.prediction import ChunkPrediction
-from corft_core.serving.interface import PolicyInfo, Request
+from corft_core.serving.interface import PolicyInfo, Request, Seen
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20
@@ -30,7 +31,7 @@ JPEG_QUALITY = 90
 ImageFormat = Literal["raw", "jpeg"]
 IMAGE_FORMATS: tuple[ImageFormat, ...] = ("raw", "jpeg")
 
-_MAX_HEADER_BYTES, _MAX_TEXT, _MAX_PIXELS = 2**20, 10_000, 2**25
+_MAX_HEADER_BYTES, _MAX_TEXT, _MAX_SEEN, _MAX_PIXELS = 2**20, 10_000, 256, 2**25
 _ARRAY_TYPES = ("uint8", "int64", "float32", "float64")
 
 
@@ -110,32 +111,39 @@ def _natural(value: Any) -> bool:
 # Questions and answers
 
 def pack_request(request: Request, images: ImageFormat) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Header and arrays of a `chunk` question."""
-    header = {"stamp_ns": request.stamp_ns, "instruction": request.instruction, "seed": request.seed,
-              "frozen": request.frozen, "images": images}
-    arrays: dict[str, NDArray[Any]] = {"state": request.state}
-    for name, pixels in request.images.items():
-        arrays[f"image.{name}"] = pixels if images == "raw" else _jpeg(pixels)
-    if request.plan is not None:
-        arrays["plan"] = request.plan
+    """Header and arrays of a `chunk` question. Arrays of what is seen now begin with `0.`, of the past with `1.` …"""
+    header = {"instruction": request.instruction, "seed": request.seed, "frozen": request.frozen, "run": request.run,
+              "begins": request.begins, "images": images}
+    header["stamps_ns"] = [seen.stamp_ns for seen in (request.now, *request.past)]
+    arrays: dict[str, NDArray[Any]] = {} if request.plan is None else {"plan": request.plan}
+    for place, seen in enumerate((request.now, *request.past)):
+        arrays[f"{place}.state"] = seen.state
+        for name, pixels in seen.images.items():
+            arrays[f"{place}.image.{name}"] = pixels if images == "raw" else _jpeg(pixels)
     return header, arrays
 
 
 def unpack_request(message: Message) -> Request:
     """Inverse of :func:`pack_request`; whether shapes fit the policy is for the policy to say."""
-    instruction, images = message.get("instruction", str), message.get("images", str)
-    numbers = {key: message.get(key, int) for key in ("stamp_ns", "seed", "frozen")}
-    if len(instruction) > _MAX_TEXT or images not in IMAGE_FORMATS or not all(map(_natural, numbers.values())):
+    instruction, run, images = (message.get(key, str) for key in ("instruction", "run", "images"))
+    seed, frozen, stamps_ns = message.get("seed", int), message.get("frozen", int), message.get("stamps_ns", list)
+    if (max(len(instruction), len(run)) > _MAX_TEXT or images not in IMAGE_FORMATS
+            or not 1 <= len(stamps_ns) <= _MAX_SEEN or not all(map(_natural, (seed, frozen, *stamps_ns)))):
         raise ProtocolError(f"a request needs an instruction of at most {_MAX_TEXT} characters, images of "
-                            f"{' or '.join(IMAGE_FORMATS)}, and stamp, seed and frozen steps that are not negative")
-    pixels = {}
+                            f"{' or '.join(IMAGE_FORMATS)}, 1 to {_MAX_SEEN} stamps, and numbers that are not negative")
+    now, *past = (_seen(message, place, stamp_ns, images == "raw") for place, stamp_ns in enumerate(stamps_ns))
+    return Request(now, instruction, seed, _floats(message, "plan", 2) if "plan" in message.arrays else None, frozen,
+                   run, message.get("begins", bool), tuple(past))
+
+
+def _seen(message: Message, place: int, stamp_ns: int, raw: bool) -> Seen:
+    images = {}
     for name, array in message.arrays.items():
-        if name.startswith("image."):
-            if array.dtype != np.uint8 or array.ndim != (3 if images == "raw" else 1):
+        if name.startswith(f"{place}.image."):
+            if array.dtype != np.uint8 or array.ndim != (3 if raw else 1):
                 raise ProtocolError(f"{name} must be uint8 pixels (raw) or the bytes of a JPEG, got {array.shape}")
-            pixels[name.removeprefix("image.")] = array if images == "raw" else _pixels(name, array)
-    return Request(images=pixels, state=_floats(message, "state", 1), instruction=instruction,
-                   plan=_floats(message, "plan", 2) if "plan" in message.arrays else None, **numbers)
+            images[name.removeprefix(f"{place}.image.")] = array if raw else _pixels(name, array)
+    return Seen(stamp_ns, images, _floats(message, f"{place}.state", 1))
 
 
 def _floats(message: Message, name: str, dimensions: int) -> NDArray[np.float64]:
@@ -185,7 +193,7 @@ def pack_info(info: PolicyInfo) -> dict[str, Any]:
     """Header of an `info` answer."""
     return {"policy_id": info.policy_id, "checkpoint": info.checkpoint, "contract": info.contract.to_dict(),
             "action_names": list(info.contract.action_names), "rate_hz": info.rate_hz, "horizon": info.horizon,
-            "inpaints": info.inpaints, "instructions": list(info.instructions)}
+            "inpaints": info.inpaints, "instructions": list(info.instructions), "spacing": asdict(info.spacing)}
 
 
 def unpack_info(message: Message) -> PolicyInfo:
@@ -198,10 +206,14 @@ def unpack_info(message: Message) -> PolicyInfo:
     horizon = message.get("horizon", int)
     if not 0 < horizon <= 10_000:
         raise ProtocolError(f"the server's chunks have {horizon} steps")
+    steps, stride_ns = (message.get("spacing", dict).get(key) for key in ("steps", "stride"))
+    if not (_natural(steps) and _natural(stride_ns) and 0 < steps <= _MAX_SEEN and stride_ns > 0):
+        raise ProtocolError(f"the server's policy looks back at {steps} observations, {stride_ns} ns apart")
     return PolicyInfo(
         policy_id=message.get("policy_id", str), checkpoint=message.get("checkpoint", str), contract=contract,
         horizon=horizon, inpaints=message.get("inpaints", bool),
-        instructions=tuple(str(text) for text in message.get("instructions", list)))
+        instructions=tuple(str(text) for text in message.get("instructions", list)),
+        spacing=Spacing(steps, stride_ns))
 
 
 def finite(seconds: Any) -> float:

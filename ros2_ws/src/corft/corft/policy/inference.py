@@ -20,7 +20,7 @@ from corft.policy.run import PolicyRun
 from corft_core.contract import Contract
 from corft_core.data.align import Aligner
 from corft_core.errors import CorftError
-from corft_core.serving.interface import NoAnswerError
+from corft_core.serving.interface import NoAnswerError, Seen
 
 Result = RunPolicy.Result
 FIRST_OBSERVATION_S = 3.0
@@ -115,9 +115,9 @@ class Inference:
         if self._node.param("chunk_mode") == "rtc":
             committed = self._link.plan(tick_ns, self._contract.step_ns, self._predictor.policy.info.horizon)
         images = {camera.name: observation.values[camera.name] for camera in self._contract.cameras}
+        seen = Seen(tick_ns, images, self._aligner.state(observation.values))
         try:
-            prediction, inference_s = self._predictor.predict(
-                tick_ns, images, self._aligner.state(observation.values), run.instruction, committed)
+            prediction, inference_s = self._predictor.predict(seen, run.instruction, committed)
         except NoAnswerError as error:
             self._wait_for_server(run, tick_ns, start_s, error)
             return
