@@ -19,7 +19,7 @@ from corft_core.policy.actor import Observation
 from corft_core.policy.checkpoint import Bundle, load_checkpoint, move
 from corft_core.policy.hub import policy_folder
 from corft_core.policy.memory import Past
-from corft_core.policy.selection import choose_chunk
+from corft_core.policy.runner import Runner
 from corft_core.prediction import ChunkPrediction
 
 
@@ -30,12 +30,14 @@ class Policy:
         self.bundle = move(bundle, device)
         self.device = torch.device(device)
         self.samples = bundle.config.selection.samples
-        self._texts: dict[str, Tensor] = {}
+        self._runner = Runner(self.bundle, self.device)
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu", robot: Features | None = None) -> Policy:
         """Read a checkpoint folder; `robot` (optional) must equal the contract it was trained with."""
-        return cls(load_checkpoint(folder, robot), device)
+        bundle = load_checkpoint(folder, robot)
+        bundle.backbone.prepare_to_act()
+        return cls(bundle, device)
 
     @classmethod
     def from_pretrained(cls, name: Path | str, device: str = "cpu", revision: str | None = None) -> Policy:
@@ -115,15 +117,11 @@ class Policy:
         """
         state = np.asarray(state, np.float64)
         observation = self.observation(images, state, instructions, histories, stamps_ns)
-        if generator is not None and generator.device != self.device:
-            generator = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
         selection = replace(self.bundle.config.selection, samples=self.samples)
-        choice = choose_chunk(
-            self.bundle.actor, self.bundle.critic, observation, selection, generator, self._encoded_plan(plan, state),
-            frozen,
-        )
-        actions = self.bundle.statistics.decode_actions(choice.chunk.cpu().numpy(), state)
-        value, steps = choice.value.double().cpu().numpy(), choice.steps.double().cpu().numpy()
+        chunk, value, steps = self._runner.choose(
+            observation, self._encoded_plan(plan, state), frozen, selection, generator)
+        actions = self.bundle.statistics.decode_actions(chunk, state)
+        value, steps = value.astype(np.float64), steps.astype(np.float64)
         decoded = self.bundle.actor.head.decoded
         if decoded is None:
             return ChunkPrediction(actions, value, steps)
@@ -163,15 +161,15 @@ class Policy:
         place = torch.arange(seen.size, device=self.device).view(seen.shape)
         return Observation(
             torch.cat([frame.tokens for frame in rows]), torch.cat([frame.text for frame in rows]),
-            torch.cat([frame.state for frame in rows]), Past(place, torch.from_numpy(seen).to(self.device)),
+            torch.cat([frame.state for frame in rows]), Past(place, self._runner.upload(seen)),
         )
 
     def _frames(
         self, images: Mapping[str, NDArray[np.uint8]], state: NDArray[np.floating], instructions: Sequence[str]
     ) -> Observation:
         """The B observations alone, without what was before."""
-        tokens, text = self._encode(self._stack(images, state, instructions), list(instructions))
-        return Observation(tokens, text, torch.from_numpy(self.bundle.statistics.encode_state(state)).to(self.device))
+        tokens, text = self._runner.see(self._checked(images, state, instructions), instructions)
+        return Observation(tokens, text, self._runner.upload(self.bundle.statistics.encode_state(state)))
 
     def _encoded_plan(self, plan: NDArray[np.floating] | None, state: NDArray) -> Tensor | None:
         if plan is None:
@@ -179,11 +177,12 @@ class Policy:
         expected = (len(state), self.horizon, len(self.features.action_names))
         if plan.shape != expected:
             raise CorftError(f"the plan must be {expected}: one row a step of the chunk, got {plan.shape}.")
-        return torch.from_numpy(self.bundle.statistics.encode_actions(plan, state)).to(self.device)
+        return self._runner.upload(self.bundle.statistics.encode_actions(plan, state))
 
-    def _stack(
+    def _checked(
         self, images: Mapping[str, NDArray[np.uint8]], state: NDArray, instructions: Sequence[str]
-    ) -> Tensor:
+    ) -> list[NDArray[np.uint8]]:
+        """The pictures in the order of the cameras. Raises CorftError when one is missing or a shape differs."""
         names = [camera.name for camera in self.features.cameras]
         if set(images) != set(names):
             raise CorftError(f"the policy sees the cameras {names}, got {sorted(images)}.")
@@ -194,21 +193,7 @@ class Policy:
             expected = (count, *camera.size, 3)
             if images[camera.name].shape != expected:
                 raise CorftError(f"images of {camera.name} must be {expected}, got {images[camera.name].shape}.")
-        if not names:
-            return torch.zeros((count, 0, 0, 0, 3), dtype=torch.uint8, device=self.device)
-        return torch.from_numpy(np.stack([images[name] for name in names], 1)).to(self.device)
-
-    def _encode(self, images: Tensor, instructions: list[str]) -> tuple[Tensor, Tensor]:
-        backbone = self.bundle.backbone
-        if not backbone.separable:
-            return backbone.encode(images, instructions)
-        unseen = sorted(set(instructions) - set(self._texts))
-        if len(self._texts) + len(unseen) > 1000:
-            self._texts.clear()
-            unseen = sorted(set(instructions))
-        if unseen:
-            self._texts |= dict(zip(unseen, backbone.encode_text(unseen), strict=True))
-        return backbone.encode_images(images), torch.stack([self._texts[text] for text in instructions])
+        return [images[name] for name in names]
 
 
 def _row(frames: Observation, row: int) -> Observation:

@@ -6,6 +6,7 @@ Prefixes of unequal length are never compared: each prefix head has a bias of it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def choose_chunk(
     embedding = critic.embed(observation)
     values = critic(embedding, chunks)
     value, best = rank_chunks(values, selection.rank).max(1)
-    chosen = chunks[torch.arange(len(chunks)), best]
+    chosen = chunks.gather(1, best[:, None, None, None].expand(-1, 1, *chunks.shape[2:]))[:, 0]
     steps = unknown
     if selection.adaptive and count > 1:
         steps = agreed_steps(values, best, critic.values.lengths)
@@ -76,5 +77,11 @@ def agreed_steps(values: Tensor, chosen: Tensor, lengths: tuple[int, ...]) -> Te
     picked = chosen[None, :, None, None].expand(len(values), -1, 1, values.shape[-1])
     advantage = values.gather(2, picked)[:, :, 0] - values.mean(2)
     agreed = advantage.amin(0) > 0  # (B, P)
-    steps = torch.where(agreed, torch.tensor(lengths, device=values.device), 0).amax(1).float()
+    steps = torch.where(agreed, _on_device(lengths, values.device), 0).amax(1).float()
     return torch.where(steps > 0, steps, float("nan"))
+
+
+@lru_cache(maxsize=16)
+def _on_device(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept, because a copy from the host waits for a GPU."""
+    return torch.tensor(lengths, device=device)
