@@ -71,5 +71,5 @@ def _times_ms(contract: Contract, planner: Any, options: ExecutorOptions) -> lis
 
 
 def _seams(name: str, stream: Stream, contract: Contract, driven: Driven) -> dict[str, float]:
-    rms, largest = driven.error_rad(stream.wanted(driven.times_s, np.array(contract.robot.home_rad)))
+    rms, largest = driven.error_rad(stream.wanted(driven.motion.times_s, np.array(contract.robot.home_rad)))
     return {f"seam_jerk_{name}": driven.jerk_at_seams(), f"error_rms_{name}": rms, f"error_max_{name}": largest}

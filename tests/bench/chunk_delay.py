@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from chunk_streams import CELL, sent_path
+from chunk_streams import CELL
 from tqdm import tqdm
 
 from corft_core import files
@@ -130,7 +130,7 @@ class Trial:
             return None
         answer = self._executor.accept(chunk, now_ns, Measured(now_ns, cell.joint_positions, np.zeros(7)))
         if isinstance(answer, Command):
-            cell.command_trajectory(sent_path(answer), answer.start_ns * 1e-9)
+            cell.command_trajectory(answer.sent, answer.start_ns * 1e-9)
             self._gripper.replace(answer.gripper, answer.handoff_ns)
         elif answer.reason is Reason.BUSY:
             self._looked_s = -np.inf  # looks again at once

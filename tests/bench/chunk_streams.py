@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,11 +10,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from corft_core.cell.controller import JointTrajectoryController
 from corft_core.contract import Contract
 from corft_core.execution import Chunk, ChunkExecutor, Command, ExecutorOptions, Measured
 from corft_core.planning import Box, MotionPlanner, SceneObject
 from corft_core.trajectory import JointPath
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from faults.setpoint import Motion, Setpoint
 
 Array = NDArray[np.float64]
 CELL = Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell"
@@ -54,22 +57,21 @@ class Stream:
 
 @dataclass(frozen=True)
 class Driven:
-    """The controller's setpoint: ``times_s`` (N,), ``positions`` (N, J), and when another chunk took over."""
+    """The controller's setpoint every CONTROL_S, and when another chunk took over."""
 
-    times_s: Array
-    positions: Array
+    motion: Motion
     seams_s: list[float]
 
     def jerk_at_seams(self, within_s: float = 0.1) -> float:
         """RMS jerk [rad/s³] of the setpoint, by differences at the controller's rate, near the seams."""
-        jerk = np.diff(self.positions, 3, axis=0) / CONTROL_S**3
-        times = self.times_s[2:-1]
+        jerk = np.diff(self.motion.positions, 3, axis=0) / CONTROL_S**3
+        times = self.motion.times_s[2:-1]
         near = np.min(np.abs(times[:, None] - np.array(self.seams_s)), axis=1) < within_s
         return float(np.sqrt(np.mean(jerk[near] ** 2)))
 
     def error_rad(self, wanted: Array) -> tuple[float, float]:
         """RMS and largest distance of a joint from the motion meant."""
-        away = np.abs(self.positions - wanted)
+        away = np.abs(self.motion.positions - wanted)
         return float(np.sqrt(np.mean(away**2))), float(away.max())
 
 
@@ -87,32 +89,32 @@ def five_boxes() -> list[SceneObject]:
 
 
 class Sender(Protocol):
-    """Turns chunks into commands of a controller."""
+    """Turns chunks into commands of a controller, whose setpoint is judged."""
 
-    def chunk(self, now_s: float, chunk: Chunk, controller: JointTrajectoryController) -> float | None:
+    def chunk(self, now_s: float, chunk: Chunk, setpoint: Setpoint) -> float | None:
         """A chunk comes; when it takes over, None when it does not."""
 
-    def tick(self, now_s: float, controller: JointTrajectoryController) -> None:
+    def tick(self, now_s: float, setpoint: Setpoint) -> None:
         """Called every CONTROL_S."""
 
 
 def drive(stream: Stream, contract: Contract, sender: Sender) -> Driven:
     """What the controller does with the stream."""
-    controller = JointTrajectoryController(contract.robot.joints, np.array(contract.robot.home_rad))
-    times: Array = np.arange(START_S, START_S + (stream.chunks - 1) * stream.period_s, CONTROL_S)
-    positions, seams = [], []
+    setpoint = Setpoint(contract, CONTROL_S)
+    seams = []
     k = 0
     due_s, chunk = stream.chunk(k, contract)
-    for time_s in times.tolist():
+    for time_s in np.arange(START_S, START_S + (stream.chunks - 1) * stream.period_s, CONTROL_S).tolist():
+        setpoint.advance(time_s)
         if time_s >= due_s:
-            seam_s = sender.chunk(time_s, chunk, controller)
+            seam_s = sender.chunk(time_s, chunk, setpoint)
             if seam_s is not None:
                 seams.append(seam_s)
             k += 1
             due_s, chunk = stream.chunk(k, contract)
-        sender.tick(time_s, controller)
-        positions.append(controller.desired(time_s).positions)
-    return Driven(times, np.stack(positions), seams)
+        sender.tick(time_s, setpoint)
+    assert setpoint.rejected == 0, "the controller refused a command"
+    return Driven(setpoint.take(), seams)
 
 
 class ByExecutor:
@@ -122,27 +124,27 @@ class ByExecutor:
         self.executor = ChunkExecutor(contract, planner, options)
         self._home = np.array(contract.robot.home_rad)
 
-    def chunk(self, now_s: float, chunk: Chunk, controller: JointTrajectoryController) -> float | None:
+    def chunk(self, now_s: float, chunk: Chunk, setpoint: Setpoint) -> float | None:
         now_ns = round(now_s * 1e9)
         command = self.executor.accept(chunk, now_ns, Measured(now_ns, self._home, np.zeros(len(self._home))))
         if not isinstance(command, Command):
             return None
-        controller.accept(sent_path(command), now_s, command.start_ns * 1e-9)
+        setpoint.command(command.sent, command.start_ns * 1e-9, now_s)
         return command.handoff_ns * 1e-9
 
-    def tick(self, now_s: float, controller: JointTrajectoryController) -> None:
+    def tick(self, now_s: float, setpoint: Setpoint) -> None:
         pass
 
 
 class Naive:
     """Every chunk as it is replaces the last: positions at their times, of which the elapsed ones are skipped."""
 
-    def chunk(self, now_s: float, chunk: Chunk, controller: JointTrajectoryController) -> float:
-        controller.accept(JointPath(chunk.names, chunk.dt_s * np.arange(1, len(chunk.positions) + 1), chunk.positions),
-                          now_s, chunk.stamp_ns * 1e-9)
+    def chunk(self, now_s: float, chunk: Chunk, setpoint: Setpoint) -> float:
+        setpoint.command(JointPath(chunk.names, chunk.dt_s * np.arange(1, len(chunk.positions) + 1), chunk.positions),
+                         chunk.stamp_ns * 1e-9, now_s)
         return now_s
 
-    def tick(self, now_s: float, controller: JointTrajectoryController) -> None:
+    def tick(self, now_s: float, setpoint: Setpoint) -> None:
         pass
 
 
@@ -153,22 +155,14 @@ class OnePointPerAction:
         self._chunk: Chunk | None = None
         self._next_s = 0.0
 
-    def chunk(self, now_s: float, chunk: Chunk, controller: JointTrajectoryController) -> float:
+    def chunk(self, now_s: float, chunk: Chunk, setpoint: Setpoint) -> float:
         self._chunk = chunk
         return now_s
 
-    def tick(self, now_s: float, controller: JointTrajectoryController) -> None:
+    def tick(self, now_s: float, setpoint: Setpoint) -> None:
         if self._chunk is None or now_s < self._next_s - 1e-9:
             return
         chunk = self._chunk
         self._next_s = now_s + chunk.dt_s
         row = min(int((now_s - chunk.stamp_ns * 1e-9) / chunk.dt_s), len(chunk.positions) - 1)
-        controller.accept(JointPath(chunk.names, np.array([chunk.dt_s]), chunk.positions[row:row + 1]), now_s)
-
-
-def sent_path(command: Command) -> JointPath:
-    """The command as it is sent: without a point at time 0."""
-    path = command.path
-    later = path.times_s > 0
-    return JointPath(path.names, path.times_s[later], path.positions[later], path.velocities[later],
-                     path.accelerations[later])
+        setpoint.command(JointPath(chunk.names, np.array([chunk.dt_s]), chunk.positions[row:row + 1]), None, now_s)

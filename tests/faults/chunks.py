@@ -14,7 +14,6 @@ from tqdm import tqdm
 from corft_core.contract import Contract
 from corft_core.execution import CHUNK_MODES, Chunk, ChunkExecutor, Command, ExecutorOptions, Measured
 from corft_core.planning.interface import MotionPlanner
-from corft_core.trajectory import JointPath
 from faults.setpoint import TOLERANCE, Setpoint
 
 Array = NDArray[np.float64]
@@ -63,7 +62,7 @@ def _run(contract: Contract, planner: MotionPlanner, options: ExecutorOptions, c
         outcome = executor.hold(now_ns) if rng.random() < 0.05 else executor.accept(
             chunk, now_ns, Measured(now_ns, position, velocity))
         if isinstance(outcome, Command):
-            setpoint.command(_as_sent(outcome.path), outcome.start_ns * 1e-9, now_ns * 1e-9)
+            setpoint.command(outcome.sent, outcome.start_ns * 1e-9, now_ns * 1e-9)
             outcomes[outcome.kind if outcome.truncated is None else f"cut: {outcome.truncated.reason}"] += 1
         else:
             outcomes["nothing to hold" if outcome is None else outcome.reason.value] += 1
@@ -72,13 +71,6 @@ def _run(contract: Contract, planner: MotionPlanner, options: ExecutorOptions, c
     setpoint.advance((now_ns + 4_000_000_000) * 1e-9)
     assert setpoint.rejected == 0, "the controller refused a command"
     return setpoint.take(), outcomes
-
-
-def _as_sent(path: JointPath) -> JointPath:
-    """Without the point at time 0, which is not sent either."""
-    later = path.times_s > 0
-    return JointPath(path.names, path.times_s[later], *(None if values is None else values[later] for values in (
-        path.positions, path.velocities, path.accelerations)))
 
 
 def _chunk(contract: Contract, planner: MotionPlanner, position: Array, velocity: Array, now_ns: int, number: int,

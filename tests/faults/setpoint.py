@@ -17,34 +17,35 @@ SAMPLE_S = 0.002
 REST_RAD_S = 0.02
 TOLERANCE = 1.02
 """Shares of a limit above this are violations; the rest is rounding of stamps and samples."""
-COLLISION_EVERY = 10  # samples: 20 ms
+COLLISION_S = 0.02
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Samples every SAMPLE_S of the robot's clock: ``times_s`` (N,), the rest (N, J) in rad, rad/s, rad/s²."""
+    """Samples every ``sample_s`` of the robot's clock: ``times_s`` (N,), the rest (N, J) in rad, rad/s, rad/s²."""
 
     times_s: Array
     positions: Array
     velocities: Array
     accelerations: Array
+    sample_s: float = SAMPLE_S
 
     def shares(self, contract: Contract) -> dict[str, float]:
         """Largest velocity, acceleration and jerk as a share of the contract's limits."""
         limits = contract.limits
         if len(self.times_s) < 2:
             return {"velocity_share": 0.0, "acceleration_share": 0.0, "jerk_share": 0.0}
-        jerk = np.abs(np.diff(self.accelerations, axis=0)) / SAMPLE_S
+        jerk = np.abs(np.diff(self.accelerations, axis=0)) / self.sample_s
         return {name: round(float(np.max(values / np.array(limit))), 4) for name, values, limit in (
             ("velocity_share", np.abs(self.velocities), limits.velocity_rad_s),
             ("acceleration_share", np.abs(self.accelerations), limits.acceleration_rad_s2),
             ("jerk_share", jerk, limits.jerk_rad_s3))}
 
     def collisions(self, planner: MotionPlanner) -> int:
-        """How many samples, one every 20 ms, are in collision or outside position limits."""
+        """How many samples, one every COLLISION_S, are in collision or outside position limits."""
         low, high = planner.position_limits
         return sum(bool(np.any(q < low - 1e-3) or np.any(q > high + 1e-3) or planner.in_collision(q))
-                   for q in self.positions[::COLLISION_EVERY])
+                   for q in self.positions[::max(1, round(COLLISION_S / self.sample_s))])
 
     def resting(self) -> NDArray[np.bool_]:
         """(N,) whether the setpoint stands."""
@@ -67,7 +68,8 @@ class Motion:
 class Setpoint:
     """Follows the commands; time is the robot's clock in s."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, sample_s: float = SAMPLE_S) -> None:
+        self._sample_s = sample_s
         self._controller = JointTrajectoryController(contract.robot.joints, np.array(contract.robot.home_rad))
         self._until_s: float | None = None
         self._parts: list[Motion] = []
@@ -86,17 +88,17 @@ class Setpoint:
         if self._until_s is None or now_s < self._until_s:
             self._until_s = now_s
             return
-        times = np.arange(self._until_s, now_s, SAMPLE_S)
+        times = np.arange(self._until_s, now_s, self._sample_s)
         if len(times):
             state = self._controller.desired(times)
             self._parts.append(Motion(times, state.positions, state.velocities, state.accelerations))
-            self._until_s = float(times[-1]) + SAMPLE_S
+            self._until_s = float(times[-1]) + self._sample_s
 
     def take(self) -> Motion:
         """The samples since the last call."""
         parts, self._parts = self._parts, []
         if not parts:
             nothing = np.empty((0, len(self._controller.joints)))
-            return Motion(np.empty(0), nothing, nothing, nothing)
+            return Motion(np.empty(0), nothing, nothing, nothing, self._sample_s)
         return Motion(*(np.concatenate([getattr(part, name) for part in parts])
-                        for name in ("times_s", "positions", "velocities", "accelerations")))
+                        for name in ("times_s", "positions", "velocities", "accelerations")), self._sample_s)

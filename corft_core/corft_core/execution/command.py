@@ -43,6 +43,14 @@ class Command:
     detour: Array | None = None
 
     @property
+    def sent(self) -> JointPath:
+        """The path as it is sent: a controller takes no point at time 0."""
+        path, later = self.path, self.path.times_s > 0
+        return JointPath(path.names, path.times_s[later], path.positions[later],
+                         None if path.velocities is None else path.velocities[later],
+                         None if path.accelerations is None else path.accelerations[later])
+
+    @property
     def end_ns(self) -> int:
         """When the motion is at rest."""
         return self.start_ns + round(self.path.duration_s * 1e9)
