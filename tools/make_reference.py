@@ -39,6 +39,7 @@ PARSERS = {
     "doctor": "main",
     "trainer": "_arguments",
     "export_policy": "_arguments",
+    "policy_server": "main",
     "evaluate_live": "_parse",
     "demo": "parse",
 }

@@ -19,6 +19,7 @@ ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "sensor_msgs", "std_msgs", "std
 ALLOWED = {
     "data": set(),
     "policy": {"data"},
+    "serving": {"data", "policy"},
     "learning": {"data", "policy"},
     "evaluation": {"data", "policy", "learning", "cell"},
     "planning": set(),
