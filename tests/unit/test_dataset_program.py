@@ -6,12 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_datasets import demonstration, write
 
 from corft.dataset import main
 from corft_core.data import EpisodeDataset
 from corft_core.data import lerobot_format as fmt
+from corft_core.data.step_labels import step_labels
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,47 @@ def test_split_merge_delete_export(folder: Path, tmp_path: Path, capsys: pytest.
     assert code == 2 and "--contract" in err
     contract = folder / fmt.CONTRACT_PATH
     assert run(capsys, "info", plain, "--contract", contract)[0] == 0
+
+
+def test_a_data_set_without_rewards_is_made_ours(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+                                                 ) -> None:
+    """As other software writes them: no next.* columns, no contract, columns of its own."""
+    plain, contract = tmp_path / "plain", folder / fmt.CONTRACT_PATH
+    assert run(capsys, "export", folder, plain, "--to", "lerobot")[0] == 0
+    info = json.loads((plain / fmt.INFO_PATH).read_text())
+    for name in ("next.reward", "next.done", "next.truncated", "next.success"):
+        del info["features"][name]
+    info["features"] |= {"observation.force": {"dtype": "float32", "shape": [3], "names": None},
+                         "note": {"dtype": "string", "shape": [1], "names": None}}
+    (plain / fmt.INFO_PATH).write_text(json.dumps(info))
+    for path in (plain / "data").rglob("*.parquet"):
+        table = pq.read_table(path)
+        force = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(3 * len(table)), pa.float32()), 3)
+        table = table.drop_columns([name for name in table.column_names if name.startswith("next.")])
+        pq.write_table(table.append_column("observation.force", force).append_column(
+            "note", pa.array(["x"] * len(table))), path)
+
+    code, _, err = run(capsys, "merge", plain, tmp_path / "x")
+    assert code == 2 and "--contract FILE --outcome success" in err
+    code, out, err = run(capsys, "merge", plain, tmp_path / "failed", "--contract", contract)
+    assert code == 0 and f"note: {plain}: left out note" in out, err
+    failed = EpisodeDataset.open(tmp_path / "failed")
+    assert not failed.reward.any() and not failed.done.any() and failed.truncated.sum() == failed.num_episodes
+    assert run(capsys, "merge", plain, tmp_path / "ours", "--contract", contract, "--outcome", "success")[0] == 0
+    ours, last = EpisodeDataset.open(tmp_path / "ours"), EpisodeDataset.open(folder).episode_starts[1:] - 1
+    assert ours.episode_success.all() and not ours.truncated.any()
+    assert np.flatnonzero(ours.done).tolist() == np.flatnonzero(ours.reward == 1).tolist() == last.tolist()
+    assert np.array_equal(ours.action, EpisodeDataset.open(folder).action)
+    assert ours.column("observation.force")[1].tolist() == [3, 4, 5]
+
+
+def test_rewards_that_are_stored_say_what_succeeded() -> None:
+    starts, reward = np.array([0, 2, 5]), np.array([0, 1, 0, 0, 0], np.float32)
+    labels = step_labels({"next.reward": reward}, starts, succeeded=True)
+    assert labels["next.success"].tolist() == labels["next.done"].tolist() == [False, True, False, False, False]
+    assert labels["next.truncated"].tolist() == [False, False, False, False, True]
+    ended = step_labels({"next.done": np.array([0, 1, 0, 0, 1])}, starts, succeeded=False)
+    assert not ended["next.reward"].any() and not ended["next.truncated"].any()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -63,6 +63,7 @@ def merge(datasets: Sequence[EpisodeDataset], target: Target, progress: Progress
     dropped = sorted({name for dataset in datasets for name in _extra_columns(dataset)} - shared)
     if dropped:
         notes.append(f"left out columns that not all data sets have: {', '.join(dropped)}")
+    notes += [f"{dataset.folder}: left out {', '.join(left)}" for dataset in datasets if (left := _unwritten(dataset))]
     every = [(dataset, range(dataset.num_episodes)) for dataset in datasets]
     write(target, every, {"merged": [str(dataset.folder) for dataset in datasets], "notes": notes},
           [name for name in _extra_columns(first) if name in shared], progress)
@@ -185,7 +186,14 @@ def data_differences(one: Contract, other: Contract) -> list[str]:
 def _extra_columns(dataset: EpisodeDataset) -> list[str]:
     known = {*fmt.STEP_COLUMNS, *fmt.INDEX_COLUMNS}
     return [name for name, feature in dataset.info["features"].items()
-            if feature["dtype"] not in ("video", "image") and name not in known]
+            if feature["dtype"] not in ("video", "image", "string") and name not in known]
+
+
+def _unwritten(dataset: EpisodeDataset) -> list[str]:
+    """Features that no data set of ours holds: texts, single pictures, cameras that the contract does not name."""
+    written = {*fmt.STEP_COLUMNS, *fmt.INDEX_COLUMNS, *_extra_columns(dataset),
+               *(fmt.image_key(camera.name) for camera in dataset.contract.cameras)}
+    return [name for name in dataset.info["features"] if name not in written]
 
 
 def _source(dataset: EpisodeDataset) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def image_key(camera: str) -> str:
     return f"observation.images.{camera}"
 
 
-def data_features(contract: Contract, columns: dict[str, np.dtype[Any]]) -> dict[str, Feature]:
-    """Features that are columns of the data files, in order; ``columns`` are further scalars."""
+def data_features(contract: Contract, columns: dict[str, np.ndarray[Any, Any]]) -> dict[str, Feature]:
+    """Features that are columns of the data files, in order; ``columns`` are further ones, (N,) or (N, D)."""
     def scalar(dtype: str) -> Feature:
         return {"dtype": dtype, "shape": [1], "names": None}
 
@@ -52,7 +52,8 @@ def data_features(contract: Contract, columns: dict[str, np.dtype[Any]]) -> dict
 
     features = {STATE: vector(contract.state_names), ACTION: vector(contract.action_names), REWARD: scalar("float32"),
                 DONE: scalar("bool"), TRUNCATED: scalar("bool"), SUCCESS: scalar("bool")}
-    features |= {name: scalar(str(dtype)) for name, dtype in columns.items()}
+    features |= {name: scalar(str(values.dtype)) | {"shape": list(values.shape[1:]) or [1]}
+                 for name, values in columns.items()}
     return features | {name: scalar(dtype) for name, dtype in _INDEX_FEATURES.items()}
 
 
@@ -84,7 +85,7 @@ def column_array(values: np.ndarray[Any, Any], field: pa.Field) -> pa.Array:
     if pa.types.is_fixed_size_list(field.type):
         flat = pa.array(np.ascontiguousarray(values).reshape(-1), type=field.type.value_type)
         return pa.FixedSizeListArray.from_arrays(flat, type=field.type)
-    return pa.array(values, type=field.type)
+    return pa.array(values.reshape(-1), type=field.type)
 
 
 def tasks_table(tasks: list[str]) -> pa.Table:

@@ -19,6 +19,7 @@ from corft_core.data.feature_stats import ImageHistogram
 from corft_core.data.frame_cache import decoded_frames
 from corft_core.data.lerobot_meta import DatasetError, read_episodes, read_info, read_json
 from corft_core.data.lerobot_writer import read_column
+from corft_core.data.step_labels import COLUMNS, step_labels
 from corft_core.data.video import VideoError, VideoPiece, decode_video
 
 __all__ = ["DatasetError", "EpisodeDataset"]
@@ -39,11 +40,13 @@ class EpisodeDataset:
     info: dict[str, Any]
     episodes: list[dict[str, Any]] = field(repr=False)
     side: list[dict[str, Any]] = field(repr=False)
+    succeeded: bool = False
 
     @classmethod
-    def open(cls, folder: str | Path, contract: Contract | None = None) -> EpisodeDataset:
+    def open(cls, folder: str | Path, contract: Contract | None = None, succeeded: bool = False) -> EpisodeDataset:
         """Open a data set; ``contract`` stands in when the folder carries none (written by other software).
 
+        ``succeeded``: the episodes were successes where the data set does not say, see `step_labels`.
         Raises DatasetError saying what is missing and which command makes a data set.
         """
         folder = Path(folder)
@@ -52,8 +55,9 @@ class EpisodeDataset:
         if stored.exists():
             contract = Contract.load(stored)
         elif contract is None:
-            raise DatasetError(f"{folder} has no {fmt.CONTRACT_PATH}; give the robot's contract as well "
-                               "(--contract FILE)")
+            raise DatasetError(f"{folder} has no {fmt.CONTRACT_PATH}: other software wrote it. Give the "
+                               "robot's contract with --contract FILE; for training make it a data set of ours with: "
+                               f"ros2 run corft dataset merge {folder} OUT --contract FILE --outcome success")
         missing = [key for key in (fmt.STATE, fmt.ACTION, *(fmt.image_key(c.name) for c in contract.cameras))
                    if key not in info["features"]]
         if missing:
@@ -66,7 +70,7 @@ class EpisodeDataset:
         side = read_json(side_file) if side_file.exists() else [{} for _ in episodes]
         if not isinstance(side, list) or len(side) != len(episodes):
             raise DatasetError(f"{side_file} must be a list of {len(episodes)} entries, one an episode")
-        return cls(folder, contract, info, episodes, side)
+        return cls(folder, contract, info, episodes, side, succeeded)
 
     @property
     def fps(self) -> int:
@@ -106,22 +110,27 @@ class EpisodeDataset:
     @cached_property
     def reward(self) -> NDArray[np.float32]:
         """Reward after each step (N,)."""
-        return self._column(fmt.REWARD).astype(np.float32)
+        return self._labels[fmt.REWARD]
 
     @cached_property
     def done(self) -> NDArray[np.bool_]:
         """True where the task ended (N,)."""
-        return self._column(fmt.DONE).astype(np.bool_)
+        return self._labels[fmt.DONE]
 
     @cached_property
     def truncated(self) -> NDArray[np.bool_]:
         """True where the recording ended before the task (N,)."""
-        return self._column(fmt.TRUNCATED).astype(np.bool_)
+        return self._labels[fmt.TRUNCATED]
 
     @cached_property
     def success(self) -> NDArray[np.bool_]:
         """True where the task succeeded (N,)."""
-        return self._column(fmt.SUCCESS).astype(np.bool_)
+        return self._labels[fmt.SUCCESS]
+
+    @cached_property
+    def _labels(self) -> dict[str, NDArray[Any]]:
+        stored = {name: self._column(name) for name in COLUMNS if name in self.info["features"]}
+        return step_labels(stored, self.episode_starts, self.succeeded)
 
     @cached_property
     def episode_success(self) -> NDArray[np.bool_]:
@@ -139,7 +148,9 @@ class EpisodeDataset:
         return [str(entry.get("scene_id", "")) for entry in self.side]
 
     def column(self, name: str) -> NDArray[Any]:
-        """Any data column, (N,) or (N, D). Raises DatasetError naming the columns there are."""
+        """Any data column, (N,) or (N, D), or what stands in for it. Raises DatasetError naming those there are."""
+        if name in COLUMNS:
+            return self._labels[name]
         known = [n for n, f in self.info["features"].items() if f["dtype"] != "video"]
         if name not in known:
             raise DatasetError(f"{self.folder} has no column {name}; it has {', '.join(known)}")

@@ -125,7 +125,7 @@ class LeRobotWriter:
         cameras = {camera.name for camera in self._contract.cameras}
         if set(episode.videos) != cameras or set(episode.histograms) != cameras:
             raise ValueError(f"the episode has videos of {sorted(episode.videos)}, the contract has {sorted(cameras)}")
-        extra = {name: values.dtype for name, values in episode.columns.items() if name not in fmt.STEP_COLUMNS}
+        extra = {name: values for name, values in episode.columns.items() if name not in fmt.STEP_COLUMNS}
         features = fmt.data_features(self._contract, extra)
         for name, values in episode.columns.items():
             shape = tuple(features[name]["shape"])

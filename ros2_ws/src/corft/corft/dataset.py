@@ -25,6 +25,7 @@ examples:
   ros2 run corft dataset check data --json > findings.json
   ros2 run corft dataset stats data --write
   ros2 run corft dataset merge monday tuesday all
+  ros2 run corft dataset merge written_by_lerobot ours --contract my_robot.yaml --outcome success
   ros2 run corft dataset split data parts --fraction 0.9 --seed 1
   ros2 run corft dataset split data parts --by outcome
   ros2 run corft dataset delete data 3,7-9 cleaned
@@ -53,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
         found.set_defaults(run=run)
         found.add_argument("--contract", metavar="FILE", help="for a data set that carries no contract of its own")
+        found.add_argument("--outcome", choices=("success", "failure"), default="failure", help="of the episodes of a "
+                           "data set that does not say, as most recorders write it (default: %(default)s, reward 0)")
         found.add_argument("--quiet", action="store_true", help="no progress bar")
         return found
 
@@ -203,7 +206,8 @@ def _export(arguments: argparse.Namespace) -> int:
 def _open(arguments: argparse.Namespace, folder: str) -> EpisodeDataset:
     from corft_core.data import EpisodeDataset
 
-    return EpisodeDataset.open(folder, Contract.load(arguments.contract) if arguments.contract else None)
+    contract = Contract.load(arguments.contract) if arguments.contract else None
+    return EpisodeDataset.open(folder, contract, arguments.outcome == "success")
 
 
 def _joint_limits(contract: Contract, description: str | None) -> tuple[Any, str]:
