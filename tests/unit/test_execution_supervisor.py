@@ -236,6 +236,24 @@ def test_a_clock_that_jumps_stops_a_robot_and_lets_a_simulation_come_to_rest(sim
     assert isinstance(robot.send(), Command)
 
 
+def test_a_simulation_that_was_started_anew_elsewhere_gets_no_command_before_its_arm_stands():
+    robot = Robot(simulated=True)
+    robot.send(robot.chunk(rate_rad_s=0.8, steps=20))
+    robot.step(0.5)
+    sent = len(robot.sent)
+    robot.leap(-600.0)
+    home = HOME + 0.6 * TURN
+    for _ in range(100):  # the arm stands where the new simulation has put it
+        robot.now_ns += 20_000_000
+        robot.supervisor.joint_state(Measured(robot.now_ns, home, np.zeros(7)), robot.now_ns)
+        robot.supervisor.tick(robot.now_ns)
+    assert len(robot.sent) == sent and robot.supervisor.stopped is None
+    command = robot.send(Chunk(robot.now_ns - 50_000_000, NAMES, home + TURN * 0.02 * np.arange(1, 11)[:, None],
+                               np.ones(10), 0.1))
+    assert isinstance(command, Command)
+    np.testing.assert_allclose(command.path.positions[0], home, atol=1e-9)
+
+
 def test_small_steps_of_the_clock_and_a_simulation_that_stalls_are_nothing():
     robot = Robot(simulated=False)
     robot.leap(0.01)

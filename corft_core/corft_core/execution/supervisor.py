@@ -167,7 +167,8 @@ class Supervisor:
                 self.stop(jump, now_ns)
             self.tracking_error_rad = self._watchdog.tracking_error(measured, self.executor.commanded_state)
             off_track = self._watchdog.off_track(measured, self.executor.commanded_state)
-            if off_track is not None and self.enabled and self.stopped is None:
+            # While settling the arm may rightly be elsewhere: a simulation started anew.
+            if off_track is not None and self.enabled and self.stopped is None and self._settling is None:
                 self.stop(off_track, now_ns)
 
     def setpoint(self, setpoint: Measured, now_ns: int) -> None:
