@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ros import control_msgs_package
+
 from corft_core import files
 from corft_core.cli import run_main
 
@@ -41,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Entry point; 0 when nothing was violated, 1 otherwise."""
     arguments = parser().parse_args()
+    variables = control_msgs_package.environment()
+    if variables:  # libraries are looked for where the process was told at its start
+        os.execve(sys.executable, [sys.executable, "-m", "faults", *sys.argv[1:]], {**os.environ, **variables})
     return run_main(lambda: campaign(arguments))
 
 

@@ -338,6 +338,14 @@ def _second_policy(rig: Rig, rng: random.Random) -> None:
         rig.node.destroy_publisher(publisher)
 
 
+def _second_commander(rig: Rig, rng: random.Random) -> None:
+    """Another node sends the arm elsewhere, past the executor."""
+    goal = np.array(rig.contract.robot.home_rad)
+    goal[0] += rng.uniform(-0.3, 0.3)
+    rig.foreign_command(goal, 1.5)
+    rig.run(1.8)
+
+
 def _camera_returns(rig: Rig, rng: random.Random) -> None:
     """A goal runs while a camera dies; it comes back later."""
     rig.driving = False
@@ -388,6 +396,7 @@ def _emergency_stop(rig: Rig, rng: random.Random) -> None:
 
 def _others() -> Iterator[FaultKind]:
     yield FaultKind("two policies at once", "graph", _second_policy)
+    yield FaultKind("another node sends a trajectory to the controller", "graph", _second_commander, holds=True)
     yield FaultKind("a camera dies and returns", "graph", _camera_returns, silent=True, cost_s=7)
     yield FaultKind("stop is called", "operator", _service("executor_node/stop"), holds=True)
     yield FaultKind("the emergency stop is pressed", "operator", _emergency_stop, holds=True)

@@ -10,9 +10,10 @@ HEAD = """\
 
 Made by `make faults`. `bringup.launch.py` runs on the simulated cell; every topic between the two passes through the
 campaign, which loses, delays, repeats and changes messages, kills processes, steps the clock and sends bad chunks,
-while chunks drive the arm to and fro at up to 0.7 rad/s. What the arm is asked to do is reconstructed from the commands
-that reach the controller, with `joint_trajectory_controller`'s rules, every 2 ms: that is what the limits are checked
-on. Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
+while chunks drive the arm to and fro at up to 0.7 rad/s. As `joint_trajectory_controller` does, the cell's controller
+publishes its setpoint, by which the executor notices a command that was lost. What the arm is asked to do is
+reconstructed from the commands that reach the controller, with that controller's rules, every 2 ms: that is what the
+limits are checked on. Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
 """
 
 

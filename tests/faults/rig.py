@@ -1,8 +1,9 @@
 """The live graph under test: `bringup.launch.py` on a simulated cell, with every topic between them in our hands.
 
-The cell runs in the namespace `cell`; this process passes its clock, joint states and images on to the graph, and the
-graph's commands back, through channels that can lose, delay, repeat and change messages. It also sends chunks as a
-policy would, and records what the controller was asked to do.
+The cell runs in the namespace `cell`; this process passes its clock, joint states, images and, where control_msgs can
+be imported, its controller's state on to the graph, and the graph's commands back, through channels that can lose,
+delay, repeat and change messages. It also sends chunks as a policy would, and records what the controller was asked to
+do.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from corft.cell.messages import path_of
-from corft.chunk_messages import chunk_message
+from corft.chunk_messages import chunk_message, duration_message
+from corft.executor.control_interfaces import optional_control_type
 from corft.node_base import qos_profile
 from corft_core.contract import Contract
 from faults.channel import Channel, Post, faithful
@@ -112,9 +114,13 @@ class Rig:
                                  reliable, lambda message: message, self._on_command),
             "gripper_command": relay(Float64MultiArray, contract.gripper_command.topic,
                                      f"cell/{contract.gripper_command.topic}", reliable, lambda message: message)}
+        state_type = optional_control_type("msg", "JointTrajectoryControllerState")
+        if state_type is not None:
+            topic = "arm_controller/controller_state"
+            self.channels["controller_state"] = relay(state_type, f"cell/{topic}", topic, reliable, self._on_stamped)
         for camera in contract.cameras:
             self.channels[camera.name] = relay(Image, f"cell/{camera.topic}", camera.topic, qos_profile("reliable", 1),
-                                               self._on_image)
+                                               self._on_stamped)
         self._chunk_publisher = node.create_publisher(ActionChunk, "action_chunk", reliable)
         self.channels["action_chunk"] = Channel(self._chunk_publisher.publish, self._post)
         node.create_subscription(ExecutionStatus, "execution_status", self._on_status, reliable)
@@ -147,7 +153,7 @@ class Rig:
         self._stamp = message.header.stamp
         return message
 
-    def _on_image(self, message: Image) -> Image:
+    def _on_stamped(self, message: Any) -> Any:
         shift(message.header.stamp, self.offset_ns)
         return message
 
@@ -159,6 +165,14 @@ class Rig:
         with self._lock:
             self.setpoint.command(path_of(message), start_s, self.cell_s)
         return message
+
+    def foreign_command(self, goal: np.ndarray[Any, Any], duration_s: float) -> None:
+        """Another node sends the controller a trajectory of one point, at rest at ``goal``."""
+        point = JointTrajectoryPoint(positions=goal.tolist(), velocities=[0.0] * len(goal),
+                                     accelerations=[0.0] * len(goal), time_from_start=duration_message(
+                                         round(duration_s * 1e9)))
+        message = JointTrajectory(joint_names=list(self.contract.robot.joints), points=[point])
+        self.channels["arm_command"].publish(message)
 
     def step_clock(self, amount_ns: int) -> None:
         """Move the time that the graph sees; the robot's own goes on."""

@@ -23,6 +23,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 
 from corft.cell.controller import controller_node
+from corft.cell.messages import controller_state_message
 from corft_core.cell.controller import JointTrajectoryController, TrajectoryRejected
 from corft_core.contract import Contract
 from corft_core.data.messages import joint_path
@@ -112,7 +113,9 @@ class Robot(Node):
         message.header.stamp = self.get_clock().now().to_msg()
         self._states.publish(message)
         if not self._flags["silent"]:
-            self._controller_state.publish(JointTrajectoryControllerState())
+            self._controller_state.publish(controller_state_message(
+                JointTrajectoryControllerState, self._contract.robot.joints, state, state.positions.tolist(),
+                state.velocities.tolist(), message.header.stamp))
 
 
 def main() -> None:

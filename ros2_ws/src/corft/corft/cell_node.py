@@ -1,6 +1,7 @@
 """cell_node: the simulated cell in the place of a robot and its drivers.
 
-Publishes joint_states, both cameras, cell/success and cell/objects, all stamped with simulated time; takes
+Publishes joint_states, both cameras, cell/success and cell/objects, all stamped with simulated time, and, where
+control_msgs is installed, arm_controller/controller_state; takes
 arm_controller/joint_trajectory and gripper_controller/commands as ros2_control's controllers do; cell/reset sets up
 a scene. Physics and rendering run in a thread of their own, in slices of 10 ms.
 
@@ -30,12 +31,14 @@ from trajectory_msgs.msg import JointTrajectory
 from corft.cell.controller import controller_node
 from corft.cell.messages import (
     camera_info_message,
+    controller_state_message,
     image_message,
     joint_state_message,
     objects_message,
     path_of,
     stamp_message,
 )
+from corft.executor.control_interfaces import optional_control_type
 from corft.node_base import CONTRACT, OK, WARN, CorftNode, Diagnosis, Param, default_contract_path
 from corft.node_main import run_node
 from corft_core.cell.controller import TrajectoryRejected
@@ -91,6 +94,9 @@ class CellNode(CorftNode):
         self._clock_publisher = self.create_publisher(Clock, "/clock", QoSProfile(depth=1)) \
             if self.param("publish_clock") else None
         self._joint_states = self.create_publisher(JointState, "joint_states", 100)
+        self._state_type = optional_control_type("msg", "JointTrajectoryControllerState")
+        self._controller_state = None if self._state_type is None else self.create_publisher(
+            self._state_type, "arm_controller/controller_state", 10)
         self._success = self.create_publisher(Bool, "cell/success", 1)
         self._objects = self.create_publisher(PoseArray, "cell/objects", 1)
         self._images = {
@@ -248,11 +254,15 @@ class CellNode(CorftNode):
         if self._clock_publisher is not None:
             self._clock_publisher.publish(Clock(clock=stamp))
         if joints:
+            positions, velocities = cell.joint_positions.tolist(), cell.joint_velocities.tolist()
+            if self._controller_state is not None:
+                self._controller_state.publish(controller_state_message(
+                    self._state_type, cell.controller.joints, cell.controller.desired(cell.time_s), positions,
+                    velocities, stamp))
             finger, speed = cell.finger_position_m, cell.finger_velocity_m_s
             self._joint_states.publish(joint_state_message(
                 [*self._contract.robot.joints, cell_gripper(self._contract).joint, "panda_finger_joint2"],
-                [*cell.joint_positions.tolist(), finger, finger], [*cell.joint_velocities.tolist(), speed, speed],
-                stamp))
+                [*positions, finger, finger], [*velocities, speed, speed], stamp))
         if everything or self._due(10.0):
             self._success.publish(Bool(data=cell.success))
             self._objects.publish(objects_message(cell.objects(), stamp, self._contract.robot.base_frame))

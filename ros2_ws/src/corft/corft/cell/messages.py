@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from corft_core.cell.controller import TrajectoryRejected
+from corft_core.cell.controller import DesiredState, TrajectoryRejected
 from corft_core.trajectory import JointPath
 
 
@@ -55,6 +56,17 @@ def joint_state_message(names: list[str], positions: list[float], velocities: li
                         stamp: TimeMsg) -> JointState:
     """JointState without efforts."""
     message = JointState(name=names, position=positions, velocity=velocities)
+    message.header.stamp = stamp
+    return message
+
+
+def controller_state_message(kind: Any, names: Sequence[str], desired: DesiredState, positions: list[float],
+                             velocities: list[float], stamp: TimeMsg) -> Any:
+    """What joint_trajectory_controller says of itself: ``kind`` is control_msgs/JointTrajectoryControllerState."""
+    message = kind(joint_names=list(names), feedback=JointTrajectoryPoint(positions=positions, velocities=velocities),
+                   reference=JointTrajectoryPoint(positions=desired.positions.tolist(),
+                                                  velocities=desired.velocities.tolist(),
+                                                  accelerations=desired.accelerations.tolist()))
     message.header.stamp = stamp
     return message
 
