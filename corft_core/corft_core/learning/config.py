@@ -21,7 +21,9 @@ class SFTConfig:
     steps: int = option(3000, "optimiser steps [study]", 0, 10_000_000)
     batch: int = option(64, "samples per step [ours]", 1, 100_000)
     lr: float = option(2e-3, "peak learning rate of the experts, cosine to 0 [study]", 0.0, 1.0)
+    accumulate: int = option(1, "parts in which a batch passes the networks, for less memory [ours]", 1, 100_000)
     backbone_lr: float = option(1e-4, "peak learning rate of a trained backbone [paper's neighbours]", 0.0, 1.0)
+    vision_lr: float = option(0.0, "the same of its vision part, 0 = backbone_lr [ours]", 0.0, 1.0)
     weight_decay: float = option(1e-3, "AdamW weight decay [ours]", 0.0, 10.0)
     warmup: int = option(100, "steps of linear learning-rate warm-up [ours]", 0, 1_000_000)
     ema: float = option(0.995, "decay of the averaged weights that are kept, 0 = the last ones [ours]", 0.0, 0.99999)
@@ -40,6 +42,13 @@ class SFTConfig:
     token_noise: float = option(0.5, "noise on standardised vision tokens [ours]", 0.0, 10.0)
     state_noise: float = option(0.05, "noise on the normalised state [ours]", 0.0, 10.0)
     shift_px: int = option(4, "random image shift where the backbone is trained end to end [DrQ]", 0, 64)
+
+    def __post_init__(self) -> None:
+        if self.batch % self.accumulate:
+            raise ConfigError(
+                f"sft.accumulate = {self.accumulate}: a batch of sft.batch = {self.batch} samples cannot be divided "
+                "into so many equal parts."
+            )
 
 
 @dataclass(frozen=True)

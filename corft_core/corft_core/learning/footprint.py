@@ -22,9 +22,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from corft_core.policy.backbones.base import trainable_blocks
 from corft_core.policy.backbones.hf_families import Family, Work
-from corft_core.policy.backbones.hf_training import adapted, lora_rank
+from corft_core.policy.backbones.hf_training import adapted, last_layers, lora_rank
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -77,13 +76,9 @@ class _Layer:
 def footprint(family: Family, mode: Mode, work: Work) -> Footprint:
     """Memory and arithmetic of training `family`'s model (on any device, also without weights) in this mode."""
     size = BYTES[mode.dtype]
-    whole = _numbers(family.model.parameters())
-    trained, frozen = trained_numbers(family, mode.trainable, mode.lora_vision), whole
-    rank, full = lora_rank(mode.trainable), mode.trainable == "all"
-    if full:
-        frozen, size_frozen = whole - trained, 4
-    else:
-        frozen, size_frozen = whole - (0 if rank else trained), size
+    trained = trained_numbers(family, mode.trainable, mode.lora_vision)
+    frozen = _numbers(family.model.parameters()) - (0 if lora_rank(mode.trainable) else trained)
+    size_frozen = 4 if mode.trainable == "all" else size
     layers = _layers(family, mode, work)
     passed = [layer for layer in layers if layer.passed]
     kept = [layer.rows * layer.kept for layer in passed]
@@ -107,7 +102,7 @@ def trained_numbers(family: Family, trainable: str, lora_vision: bool = False) -
     rank = lora_rank(trainable)
     if rank:
         return sum(rank * (m.in_features + m.out_features) for m in adapted(family, lora_vision).values())
-    last = trainable_blocks(trainable, len(family.layers()))
+    last = last_layers(family, trainable)
     if last is not None:
         return _numbers(p for layer in list(family.layers())[len(family.layers()) - last :] for p in layer.parameters())
     unused = {id(p) for part in family.unused() for p in part.parameters()}
@@ -121,7 +116,7 @@ def _numbers(parameters: Iterable[nn.Parameter]) -> int:
 def _layers(family: Family, mode: Mode, work: Work) -> list[_Layer]:
     full, rank = mode.trainable == "all", lora_rank(mode.trainable)
     language = list(family.layers())
-    last = 0 if full or rank else trainable_blocks(mode.trainable, len(language)) or 0
+    last = 0 if full or rank else last_layers(family, mode.trainable) or 0
     rows = work.prompts * work.tokens
     found = [
         _layer(layer, rows, full or i >= len(language) - last, bool(full or rank or i >= len(language) - last))

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from corft_core.learning import processes
+from corft_core.policy.backbones import Backbone
 
 _PICKS = torch.Generator()
 """Draws the batches: apart from the noise, so that processes with other noise draw the same joined batches."""
+
+
+def backbone_groups(backbone: Backbone, lr: float, vision_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of what is trained of a backbone: learning rates of the vision part (0: as the rest) and of all
+    else; norms, biases and other vectors do not decay."""
+    vision = {id(p) for p in backbone.vision_parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in backbone.parameters():
+        if parameter.requires_grad:
+            rate = vision_lr if vision_lr and id(parameter) in vision else lr
+            decay = weight_decay if parameter.dim() > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
 
 
 def cosine(step: int, total: int, warmup: int) -> float:

@@ -3,7 +3,8 @@
 Every process holds all weights and tables and works on its share of each batch; averaging the gradients then gives
 those of the joined batch. Alone, all functions are identities. Gradients are averaged by one call after backward
 rather than by DistributedDataParallel, because the stages call their networks in more ways than one `forward`; the
-experts are too small for overlapping the transfer with the backward pass to pay.
+experts are too small for overlapping the transfer with the backward pass to pay. A backbone that does not fit one card
+is not divided among several.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from corft_core.errors import CorftError
+
+BUCKET = 1 << 24
+"""Gradients that travel together: enough to use the link, little beside a model."""
 
 
 def count() -> int:
@@ -82,10 +86,20 @@ def balance(valid: Tensor) -> float:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace the gradients by their mean over the processes, in one transfer."""
+    """Replace the gradients by their mean over the processes, in transfers of at most about BUCKET numbers."""
     if count() == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    bucket: list[Tensor] = []
+    for gradient in [p.grad for p in parameters if p.grad is not None]:
+        if bucket and sum(g.numel() for g in bucket) + gradient.numel() > BUCKET:
+            _average(bucket)
+            bucket = []
+        bucket.append(gradient)
+    if bucket:
+        _average(bucket)
+
+
+def _average(gradients: list[Tensor]) -> None:
     joined_gradients = mean(torch.cat([g.flatten() for g in gradients]))
     for gradient, part in zip(gradients, joined_gradients.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))

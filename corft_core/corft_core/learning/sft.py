@@ -13,9 +13,18 @@ from corft_core.learning.bc import action_error, bc_loss
 from corft_core.learning.config import SFTConfig
 from corft_core.learning.frames import CachedFrames, LiveFrames
 from corft_core.learning.noise import gaussian_like
-from corft_core.learning.optim import Averaged, cosine, draw_batch, load_optimizer, optimizer_tensors, seed_step
+from corft_core.learning.optim import (
+    Averaged,
+    backbone_groups,
+    cosine,
+    draw_batch,
+    load_optimizer,
+    optimizer_tensors,
+    seed_step,
+)
 from corft_core.policy.actor import Actor, Observation
 from corft_core.policy.backbones import Backbone
+from corft_core.policy.options import ConfigError
 
 STAGE_NUMBER = 1
 
@@ -33,11 +42,11 @@ class SFTStage:
         self.train_index, self.held_out_index, self.log_every = train_index, held_out_index, log_every
         self.steps = config.steps
         self.modules: list[nn.Module] = [actor]
+        self.backbone = None if backbone.frozen else backbone
         groups: list[dict[str, Any]] = [{"params": [p for p in actor.parameters() if p.requires_grad], "lr": config.lr}]
         if not backbone.frozen:
             self.modules.append(backbone)
-            moved = [p for p in backbone.parameters() if p.requires_grad]
-            groups.append({"params": moved, "lr": config.backbone_lr})
+            groups += backbone_groups(backbone, config.backbone_lr, config.vision_lr, config.weight_decay)
         self.peak = [group["lr"] for group in groups]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         self.average = Averaged(self.modules, config.ema)
@@ -52,15 +61,8 @@ class SFTStage:
             group["lr"] = peak * cosine(step, config.steps, config.warmup)
         for module in self.modules:
             module.train()
-        index = draw_batch(self.train_index, config.batch)
-        samples = self.frames.samples
-        observation = noisy(self.frames.observe(index, train=True), self.actor, config)
-        loss, info = bc_loss(
-            self.actor, observation, samples.imitation_actions[index], samples.imitation_valid[index],
-            samples.keyframe[index], config.keyframe_weight,
-        )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        info = self._gradients(draw_batch(self.train_index, config.batch))
         processes.average_gradients(self.average.parameters)
         info["gradient"] = float(nn.utils.clip_grad_norm_(self.average.parameters, config.clip_norm or float("inf")))
         self.optimizer.step()
@@ -68,6 +70,24 @@ class SFTStage:
         if len(self.held_out_index) and (step + 1) % (10 * self.log_every) == 0:
             info["held_out_error"] = self._held_out()
         return info
+
+    def _gradients(self, index: Tensor) -> dict[str, float]:
+        """Add up the gradients of a batch that passes the networks in equal parts; its mean losses."""
+        config, samples = self.config, self.frames.samples
+        if len(index) % config.accumulate:
+            raise ConfigError(
+                f"sft.accumulate = {config.accumulate} does not divide the {len(index)} samples of each process."
+            )
+        sums: dict[str, float] = {}
+        for part_index in index.chunk(config.accumulate):
+            observation = noisy(self.frames.observe(part_index, train=True), self.actor, config)
+            loss, info = bc_loss(
+                self.actor, observation, samples.imitation_actions[part_index], samples.imitation_valid[part_index],
+                samples.keyframe[part_index], config.keyframe_weight,
+            )
+            (loss / config.accumulate).backward()
+            sums = {key: sums.get(key, 0.0) + value / config.accumulate for key, value in info.items()}
+        return sums
 
     def _held_out(self) -> float:
         self.average.swap()
@@ -87,7 +107,9 @@ class SFTStage:
             module.eval()
 
     def tensors(self) -> dict[str, Tensor]:
-        state = {f"model.{i}.{k}": v for i, m in enumerate(self.modules) for k, v in m.state_dict().items()}
+        state = {f"model.0.{k}": v for k, v in self.actor.state_dict().items()}
+        if self.backbone is not None:
+            state |= {f"model.1.{k}": v for k, v in self.backbone.saved_state().items()}
         state |= {f"average.{k}": v for k, v in self.average.state().items()}
         return state | {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
 
@@ -96,8 +118,9 @@ class SFTStage:
 
     def load(self, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
         """Inverse of `tensors` and `extra`."""
-        for i, module in enumerate(self.modules):
-            module.load_state_dict(part(tensors, f"model.{i}."))
+        self.actor.load_state_dict(part(tensors, "model.0."))
+        if self.backbone is not None:
+            self.backbone.load_saved_state(part(tensors, "model.1."))
         self.average.load(part(tensors, "average."), extra["updates"])
         load_optimizer(self.optimizer, part(tensors, "optimizer."))
 

@@ -24,6 +24,7 @@ from corft_core.learning.curves import draw_curves
 from corft_core.learning.frames import CachedFrames, LiveFrames
 from corft_core.learning.loop import StopRequest, run_stage
 from corft_core.learning.memory import keep_freed_memory
+from corft_core.learning.memory_check import check_memory
 from corft_core.learning.offline_check import NO_SUCCESS_RATE, check_policy, lines, measured_on
 from corft_core.learning.prepared import Prepared, check_data
 from corft_core.learning.q_export import export_q_vs_return
@@ -112,6 +113,7 @@ class _Training:
 
     def _new_networks(self) -> None:
         config, contract = self.config, self.data.contract
+        check_memory(config, contract, self.data.samples.instructions, len(self.data.samples), self.data.device)
         torch.manual_seed(config.seed)
         self.backbone = make_backbone(
             config.policy.backbone, cameras=len(contract.cameras), image_size=image_size(contract),

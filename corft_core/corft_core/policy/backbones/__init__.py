@@ -73,7 +73,7 @@ def backbone_from_config(config: Mapping[str, Any], name: str | None = None, pol
 def _build(cls: type[Backbone], name: str, **arguments: Any) -> Backbone:
     import inspect
 
-    fixed = {"cameras", "image_size", "source"}
+    fixed = {"cameras", "image_size", "source", "weights"}
     known = [key for key in inspect.signature(cls).parameters if key not in fixed]
     unknown = sorted(arguments.keys() - fixed - set(known))
     if unknown:

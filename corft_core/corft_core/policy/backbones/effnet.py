@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import Backbone, BackboneError, trainable_blocks
 from .lite0 import TAPS, Lite0
@@ -102,6 +102,9 @@ class EffNetBackbone(Backbone):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B instructions → (B, 384), unit length."""
         return self.text(texts)
+
+    def vision_parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.vision.parameters() if p.requires_grad]
 
     def options(self) -> dict[str, Any]:
         return {"trainable": self.trainable, "maps": self.maps}

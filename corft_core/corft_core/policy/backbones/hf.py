@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .base import Backbone, BackboneError
 from .exported import tensors_of
-from .hf_families import Family, Pixels, family_of
+from .hf_families import Family, Pixels, Work, family_of
 from .hf_pictures import Pictures
 from .hf_training import (
     choose_trained,
@@ -57,6 +57,7 @@ class HFBackbone(Backbone):
         attn_implementation: "sdpa", "eager" or another one that transformers knows; None: its own choice, mostly SDPA.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
         compile: compile the layers with torch.compile; the first batches of every new length then take long.
+        weights: False lays the model out without them (torch's meta device), to plan memory.
 
     Where a family takes one picture per prompt, every camera has its own prompt and the text vectors are averaged.
     """
@@ -76,6 +77,7 @@ class HFBackbone(Backbone):
         attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
+        weights: bool = True,
     ) -> None:
         super().__init__(cameras, image_size, trainable)
         if tokens < 1:
@@ -88,27 +90,27 @@ class HFBackbone(Backbone):
             source = str(Path(source).expanduser().resolve())
         self.name, self.source = f"hf:{source}", source
         family_class, self.model, tokenizer, image_processor = _load(
-            source, getattr(torch, dtype), revision, attn_implementation
+            source, getattr(torch, dtype), revision, attn_implementation, weights
         )
         self.tokens, self.dtype = tokens, dtype
         # A hub id is pinned to the commit that was loaded, so that a checkpoint is rebuilt with the same weights.
         self.revision = getattr(self.model.config, "_commit_hash", None) or revision
-        self._family: Family = family_class(self.model, tokenizer, image_processor)
+        self.family: Family = family_class(self.model, tokenizer, image_processor)
         self.lora_vision, self.attn_implementation = lora_vision, attn_implementation
         self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
         self.model.eval()
 
-        self._pictures = Pictures(self._family, self.cameras, self.image_size)
+        self._pictures = Pictures(self.family, self.cameras, self.image_size)
         self._pooled = _pooled_grid(self._pictures.sample.grid, tokens)
         self._prompts: dict[tuple[str, ...], Prompts] = {}
         width = int(self.model.config.get_text_config().hidden_size)
         self.vision_shape = (self._pooled[0] * self._pooled[1], width)
         self.text_dim = width
 
-        choose_trained(self._family, trainable, lora_vision)
+        choose_trained(self.family, trainable, lora_vision)
         set_precision(self.model, torch.float32 if trainable == "all" else getattr(torch, dtype))
         self._mixed = dtype != "float32" and not self.frozen
-        layers = [*self._family.layers(), *self._family.vision_layers()]
+        layers = [*self.family.layers(), *self.family.vision_layers()]
         if compile:
             compile_layers(layers)
         if gradient_checkpointing:
@@ -146,7 +148,7 @@ class HFBackbone(Backbone):
 
     def features(self, pixels: Pixels, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """The model itself, see `encode`."""
-        family = self._family
+        family = self.family
         batch = len(prompts.places) // (self.cameras * pixels.tokens)
         with torch.autocast(prompts.ids.device.type, getattr(torch, self.dtype), enabled=self._mixed):
             hidden = family.hidden(prompts.ids, prompts.mask, pixels).flatten(0, 1)  # (prompts · T, C)
@@ -156,7 +158,7 @@ class HFBackbone(Backbone):
         return vision.reshape(batch, self.cameras, *self.vision_shape), text_vectors
 
     def _new_prompts(self, texts: Sequence[str], device: torch.device) -> Prompts:
-        family, tokens = self._family, self._pictures.sample.tokens
+        family, tokens = self.family, self._pictures.sample.tokens
         per_prompt = self.cameras if family.several_images else 1
         prompts = []
         for text in texts:
@@ -193,8 +195,14 @@ class HFBackbone(Backbone):
         set_precision(self.model, getattr(torch, self.dtype), getattr(torch, self.dtype))
         self._mixed = False
 
+    def work(self, instruction: str) -> Work:
+        """What the model does for one observation with this instruction."""
+        per_prompt = self.cameras if self.family.several_images else 1
+        prompt = self.family.prompt(self._pictures.sample.tokens, per_prompt, self.family.words(instruction))
+        return Work(self.cameras // per_prompt, len(prompt), self.cameras, self._pictures.sample.patches)
+
     def vision_parameters(self) -> list[nn.Parameter]:
-        return [p for p in self._family.vision_tower().parameters() if p.requires_grad]
+        return [p for p in self.family.vision_tower().parameters() if p.requires_grad]
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -218,8 +226,8 @@ class HFBackbone(Backbone):
         plain_model(self.model).save_pretrained(folder)
         self.requires_grad_(False)
         self.trainable, self.lora_vision, self.gradient_checkpointing = "none", False, False
-        self._family.tokenizer.save_pretrained(folder)
-        self._family.image_processor.save_pretrained(folder)
+        self.family.tokenizer.save_pretrained(folder)
+        self.family.image_processor.save_pretrained(folder)
         source, local = Path(self.source), _is_folder(self.source)
         for pattern in ("README.md", "LICENSE*", "NOTICE*"):
             for text in source.glob(pattern) if local else ():
@@ -269,7 +277,7 @@ def _padded(prompts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
 
 
 def _load(
-    source: str, dtype: torch.dtype, revision: str | None, attn_implementation: str | None = None
+    source: str, dtype: torch.dtype, revision: str | None, attn_implementation: str | None = None, weights: bool = True
 ) -> tuple[type[Family], Any, Any, Any]:
     """Adapter class, model, tokenizer and image processor of `source`."""
     folder = Path(source).expanduser()
@@ -289,6 +297,10 @@ def _load(
         family = family_of(config.model_type)
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **where)
         image_processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False, **where)
+        if not weights:
+            with torch.device("meta"):
+                model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+            return family, model, tokenizer, image_processor
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             place,
             config=config,

@@ -80,7 +80,7 @@ class Family(ABC):
         """Layers of the language model, for `trainable="last:n"`."""
 
     @abstractmethod
-    def vision_tower(self) -> nn.Module:
+    def vision_tower(self) -> Any:
         """The part that turns pixels into features."""
 
     def vision_layers(self) -> list[nn.Module]:
@@ -149,7 +149,7 @@ class Idefics3(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.text_model.layers
 
-    def vision_tower(self) -> nn.Module:
+    def vision_tower(self) -> Any:
         return self.model.model.vision_model
 
 
@@ -173,7 +173,7 @@ class PaliGemma(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.language_model.layers
 
-    def vision_tower(self) -> nn.Module:
+    def vision_tower(self) -> Any:
         return _inner(self.model.model.vision_tower)
 
     def unused(self) -> list[nn.Module]:
@@ -200,7 +200,7 @@ class Llava(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.language_model.layers
 
-    def vision_tower(self) -> nn.Module:
+    def vision_tower(self) -> Any:
         return _inner(self.model.model.vision_tower)
 
     def unused(self) -> list[nn.Module]:
@@ -244,7 +244,7 @@ class QwenVL(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.language_model.layers
 
-    def vision_tower(self) -> nn.Module:
+    def vision_tower(self) -> Any:
         return self.model.model.visual
 
     def vision_layers(self) -> list[nn.Module]:
@@ -285,7 +285,7 @@ class Kosmos2(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.text_model.model.layers
 
-    def vision_tower(self) -> nn.Module:
+    def vision_tower(self) -> Any:
         return self.model.vision_model.model
 
 
@@ -315,7 +315,7 @@ class Florence2(Family):
     def layers(self) -> nn.ModuleList:
         return self.model.model.language_model.encoder.layers
 
-    def vision_tower(self) -> nn.Module:
+    def vision_tower(self) -> Any:
         return self.model.model.vision_tower
 
     def vision_layers(self) -> list[nn.Module]:
@@ -334,7 +334,7 @@ class Florence2(Family):
         return [decoder.layers, decoder.embed_positions, decoder.layernorm_embedding, *super().unused()]
 
 
-def _inner(tower: nn.Module) -> nn.Module:
+def _inner(tower: Any) -> Any:
     """CLIP and SigLIP may be wrapped."""
     return getattr(tower, "vision_model", tower)
 

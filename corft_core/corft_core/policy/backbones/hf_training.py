@@ -29,6 +29,11 @@ def lora_rank(trainable: str) -> int:
     return int(match.group(1) or LORA_RANK) if match else 0
 
 
+def last_layers(family: Family, trainable: str) -> int | None:
+    """As `trainable_blocks`, of the language model's layers."""
+    return trainable_blocks(trainable, len(family.layers()), "'lora' or 'lora:r' (adapters of rank r), ")
+
+
 def adapted(family: Family, vision: bool) -> dict[str, nn.Linear]:
     """The matrices that get adapters, by name: attention and MLP of the language model, and of the vision tower."""
     parts: list[nn.Module] = [*family.layers(), *(family.vision_layers() if vision else ())]
@@ -51,7 +56,7 @@ def choose_trained(family: Family, trainable: str, lora_vision: bool = False) ->
     if rank:
         _add_adapters(family, rank, lora_vision)
         return
-    last = trainable_blocks(trainable, len(family.layers()), "'lora' or 'lora:r' (adapters of rank r), ")
+    last = last_layers(family, trainable)
     family.model.requires_grad_(last is None)
     for layer in list(family.layers())[-last:] if last else ():
         layer.requires_grad_(True)

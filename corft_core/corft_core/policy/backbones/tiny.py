@@ -76,6 +76,9 @@ class TinyBackbone(Backbone):
         """B instructions → (B, text_dim)."""
         return self.text(texts)
 
+    def vision_parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.blocks.parameters() if p.requires_grad]
+
     def options(self) -> dict[str, Any]:
         return {
             "trainable": self.trainable,
