@@ -44,6 +44,8 @@ LEROBOT_DATASET = Peer("lerobot-dataset", (
 LEROBOT = Peer("lerobot", (
     "lerobot==0.4.4", "draccus==0.11.6", "einops==0.8.2", "mergedeep", "pyyaml-include==2.2", "toml",
     "typing_inspect", "mypy_extensions"))
+# Its whole policies, with their vision networks, as a yardstick of serving speed.
+LEROBOT_SERVE = Peer("lerobot-serve", (*LEROBOT.packages, "torchvision==0.25.0"))
 
 
 def python(peer: Peer) -> str:
