@@ -22,6 +22,7 @@ from corft_core.evaluation.intervals import success_rate
 from corft_core.evaluation.rollout import run_trials
 from corft_core.evidence.protocol import horizon_steps, limit_steps
 from corft_core.learning.config import TrainConfig
+from corft_core.learning.reuse import FeatureCache
 from corft_core.learning.trainer import train
 from corft_core.learning.training_data import EpisodesInMemory
 from corft_core.policy import Policy
@@ -36,7 +37,7 @@ STEPS = int(os.environ.get("CORFT_BENCH_STEPS", "1500"))
 TRIALS = int(os.environ.get("CORFT_BENCH_TRIALS", "40"))
 OBSERVATIONS = 40
 WINDOWS = (7, 16, 37, 0)
-TOKENS = {"policy.head.kind": "tokens", "policy.head.width": 128, "sft.batch": 64}
+TOKENS = {"policy.head.kind": "tokens", "policy.head.width": 128, "policy.head.layers": 2, "sft.lr": 1e-3}
 
 
 def measure() -> dict[str, Any]:
@@ -46,7 +47,8 @@ def measure() -> dict[str, Any]:
     contract = suite.features(TASK)
     episodes = suite.demonstrate(TASK, DEMONSTRATIONS, SEED)
     data = EpisodesInMemory(contract, episodes)
-    tokens, flow = _trained(data, "tokens", TOKENS), _trained(data, "flow", {})
+    features = FeatureCache()
+    tokens, flow = _trained(data, "tokens", TOKENS, features), _trained(data, "flow", {}, features)
     head = tokens.bundle.actor.head
     assert isinstance(head, TokenHead)
     observations = _observations(tokens, episodes)
@@ -82,7 +84,8 @@ def measure() -> dict[str, Any]:
     for name, found in trials.items():
         table[name] |= found
     return {
-        "task": TASK, "tokens_a_chunk": HORIZON * len(contract.action_names), "executed": EXECUTED,
+        "task": TASK, "tokens_a_chunk": HORIZON * len(contract.action_names), "horizon": HORIZON,
+        "executed": EXECUTED,
         "train_steps": STEPS, "decoders": table,
         "jacobi_vs_single_ar": round(table["jacobi_all"]["hz"] / table["single_ar"]["hz"], 3),
         "jacobi_vs_chunked_ar": round(table["jacobi_all"]["hz"] / table["chunked_ar"]["hz"], 3),
@@ -91,14 +94,14 @@ def measure() -> dict[str, Any]:
         "trials": TRIALS, "limit_steps": limit}
 
 
-def _trained(data: EpisodesInMemory, name: str, settings: dict[str, Any]) -> Policy:
+def _trained(data: EpisodesInMemory, name: str, settings: dict[str, Any], features: FeatureCache) -> Policy:
     """The policy of this name, trained unless it lies under out/bench."""
     folder = ROOT / "out" / "bench" / "decode" / f"{name}-{STEPS}"
     if not (folder / "checkpoints" / "sft").exists():
         config = override(TrainConfig, {}, {
             "seed": SEED, "threads": 1, "policy.horizon": HORIZON, "policy.backbone": "effnet", "sft.steps": STEPS,
             "co_rft.steps": 0, "co_rft.warmup": 0, "tensorboard": False, "check_frames": 0, **settings})
-        train(data, folder, config)
+        train(data, folder, config, features=features)
     return Policy.load(folder / "checkpoints" / "sft")
 
 
