@@ -73,8 +73,8 @@ def decode_table(row: dict[str, Any]) -> str:
         f"{row['horizon']} steps are executed, {row['train_steps']} training steps, {row['trials']} paired trials; "
         "processor time of one thread, image encoding included, Jacobi starting from the chunk before. Exact Jacobi "
         f"(window {row['window']}) gives {row['jacobi_vs_single_ar']:.2f} times the actions a second of one token a "
-        f"pass and one step, and {row['jacobi_vs_chunked_ar']:.2f} times those of one token a pass and the same chunk; with "
-        f"all tokens in the window it needs {row['jacobi_vs_chunked_ar_forwards']:.2f} times fewer passes. "
+        f"pass and one step, and {row['jacobi_vs_chunked_ar']:.2f} times those of one token a pass and the same chunk; "
+        f"with all tokens in the window it needs {row['jacobi_vs_chunked_ar_forwards']:.2f} times fewer passes. "
         f"{row['mismatches']} of {row['tokens_compared']} "
         "tokens differ. Made by `make bench NAME=decode`, kept in `results/bench/decode.json`."]
     return "\n".join(lines) + "\n"
