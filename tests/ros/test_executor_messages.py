@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from trajectory_msgs.msg import JointTrajectoryPoint
 
 from corft.chunk_messages import chunk_message, duration_message, time_message
 from corft.executor.controller_traits import Sending
-from corft.executor.messages import JointStates, chunk_from_message, pose_from_message, stamp_ns, trajectory_message
+from corft.executor.messages import (
+    JointStates,
+    chunk_from_message,
+    pose_from_message,
+    setpoint_from_message,
+    stamp_ns,
+    trajectory_message,
+)
 from corft.policy.executor_link import continued
 from corft.policy.predictor import shifted
 from corft_core.contract import Contract
@@ -142,6 +150,25 @@ def command(joints: tuple[str, ...]) -> Command:
     accelerations = np.outer(0.6 - 6 * times, np.ones(len(joints)))
     return Command("chunk", JointPath(joints, times, positions, velocities, accelerations), 7_000_000_000,
                    7_060_000_000, 7_100_000_000)
+
+
+def test_a_setpoint_is_read_in_any_order_and_from_the_field_of_every_distribution() -> None:
+    robot = contract(arm_command={"joints": {"panda_joint1": {"name": "axis_1", "unit": "deg"}}})
+    names = [*robot.robot.joints[:0:-1], "axis_1"]
+    point = JointTrajectoryPoint(positions=[*np.arange(6, 0, -1) / 10, 90.0])
+    header = JointState().header
+    message = SimpleNamespace(header=header, joint_names=names, reference=point)
+    assert setpoint_from_message(message, robot) is None, "it has no stamp"
+    header.stamp = time_message(7)
+    for field in ("reference", "desired"):
+        found = setpoint_from_message(SimpleNamespace(**{**vars(message), "reference": None, field: point}), robot)
+        assert found is not None and found.stamp_ns == 7
+        np.testing.assert_allclose(found.position, [np.pi / 2, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    for broken in ([], [*point.positions[:-1], float("nan")]):
+        message.reference = JointTrajectoryPoint(positions=broken)
+        assert setpoint_from_message(message, robot) is None
+    message.reference, message.joint_names = point, ["other", *names[1:]]
+    assert setpoint_from_message(message, robot) is None, "a joint is missing"
 
 
 def test_a_trajectory_goes_out_in_the_controllers_names_and_units() -> None:

@@ -176,7 +176,8 @@ class Follower:
         joint = int(np.argmax(gap))
         return Refusal(Reason.FOREIGN_COMMAND,
                        f"the controller's setpoint of {self._names[joint]} is {gap[joint]:.3f} rad from its command: "
-                       "does another node command the arm, was the controller restarted, or does it scale the speed?")
+                       "does another node command the arm, did the controller restart or give up, does it scale the "
+                       "speed, or are the clocks apart?")
 
 
 def _lost(command: Command, away_rad: float) -> Refusal:
