@@ -337,10 +337,11 @@ def _explained(source: str, local: bool) -> Iterator[None]:
             )
         else:
             advice = (
-                "The hub id may be misspelt, gated (accept its licence on its page, then `hf auth login`), not an "
-                "image-text model, or there is no network. Elsewhere: `hf download "
-                f"{source} --local-dir FOLDER`, then use hf:FOLDER here."
-            )
+                "Its authors give access on request: accept the licence on the model's page, then `hf auth login` "
+                "with a token that may read it. "
+                if "gated" in str(error).lower()
+                else "The hub id may be misspelt, not an image-text model, or there is no network. "
+            ) + f"Elsewhere: `hf download {source} --local-dir FOLDER`, then use hf:FOLDER here."
         raise BackboneError(f"Cannot load {source}: {reason} {advice}") from error
 
 
