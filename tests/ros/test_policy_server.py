@@ -124,7 +124,7 @@ def test_a_killed_server_is_waited_for_and_another_checkpoint_ends_the_goal(
             result = handle.get_result_async()
             graph.until(lambda: len(graph.chunks) >= 2, "chunks")
             first.kill()
-            graph.until(lambda: "waiting for an answer" in graph.health["/policy_node"].message, "a diagnosis")
+            graph.until(lambda: "no chunks: no connection" in graph.health["/policy_node"].message, "a diagnosis")
             assert graph.health["/policy_node"].level == DiagnosticStatus.ERROR
         with serving(LocalPolicy(checkpoint), address):
             count = len(graph.chunks)
@@ -134,6 +134,7 @@ def test_a_killed_server_is_waited_for_and_another_checkpoint_ends_the_goal(
             graph.until(result.done, "the goal's end")
             assert result.result().status == GoalStatus.STATUS_ABORTED
             assert "another checkpoint (other-test" in result.result().result.reason
+            graph.until(lambda: "other-test" in graph.health["/policy_node"].message, "a diagnosis without a goal")
             assert change_state(graph.node, "policy_node", DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE) == [True] * 4
             graph.send()
             graph.until(lambda: graph.chunks[-1].policy_id == "other-test", "chunks of the accepted checkpoint")

@@ -299,7 +299,7 @@ def test_a_killed_server_is_missed_and_found_again_and_another_checkpoint_is_ref
         with server_process(checkpoint, address) as second:
             remote.timeout_s = PATIENCE_S
             assert remote.chunk(request(3)).actions.tobytes() == local.chunk(request(3)).actions.tobytes()
-            remote.check(PATIENCE_S)
+            remote.check()
             second.terminate()
             assert second.wait(PATIENCE_S) == 0 and "stopped: 1 chunks" in second.stdout.read()
         other = make_tiny_checkpoint(tmp_path / "other", CONTRACT)
@@ -309,7 +309,7 @@ def test_a_killed_server_is_missed_and_found_again_and_another_checkpoint_is_ref
             with pytest.raises(ServerError, match=r"another checkpoint.*configure policy_node anew"):
                 remote.chunk(request(4))
             with pytest.raises(ServerError, match="other-test"):
-                remote.check(PATIENCE_S)
+                remote.check()
             with asking(address) as anew:
                 assert anew.info.policy_id == "other-test" and anew.chunk(request(4)).actions.shape == (1, 10, 8)
 

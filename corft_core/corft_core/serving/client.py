@@ -68,9 +68,9 @@ class RemotePolicy:
         self._transport_s.append(time.monotonic() - began_s - finite(answer.header.get("inference_s")))
         return prediction
 
-    def check(self, timeout_s: float) -> None:
+    def check(self) -> None:
         """See whether the server is there with the same checkpoint; raises NoAnswerError or ServerError."""
-        info, _ = self._greet(timeout_s)
+        info, _ = self._greet(self.timeout_s)
         if info.checkpoint != self.info.checkpoint:
             raise ServerError(f"the policy server now runs another checkpoint ({info.policy_id}, {info.checkpoint}) "
                               f"than was accepted ({self.info.policy_id}, {self.info.checkpoint}); configure "

@@ -84,6 +84,10 @@ class ChunkPolicy(Protocol):
         other CorftError when not."""
         ...
 
+    def check(self) -> None:
+        """See whether :meth:`chunk` would answer; raises what it would raise."""
+        ...
+
     def statistics(self) -> dict[str, Any]:
         """How asking went, for diagnostics."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ class LocalPolicy:
 
     def chunk(self, request: Request) -> ChunkPrediction:
         """Run the network. CorftError also when it looks back at a run that it does not remember."""
-        policy, instructions, histories = self._policy, [request.instruction], self._memory(request)
-        if histories is not None:
-            for seen in request.past:
-                policy.remember(_batch(seen), seen.state[None], instructions, histories, [seen.stamp_ns])
+        policy, histories = self._policy, self._memory(request)
+        if histories is not None and request.past:
+            count = len(request.past)
+            policy.remember(*_batch(request.past), [request.instruction] * count, histories * count,
+                            [seen.stamp_ns for seen in request.past])
         return policy.act(
-            _batch(request.now), request.now.state[None], instructions, self._generator.manual_seed(request.seed),
+            *_batch([request.now]), [request.instruction], self._generator.manual_seed(request.seed),
             None if request.plan is None else request.plan[None], request.frozen, histories, [request.now.stamp_ns])
 
     def _memory(self, request: Request) -> list[History] | None:
@@ -56,6 +58,9 @@ class LocalPolicy:
             self._histories.popitem(last=False)
         return [self._histories[request.run]]
 
+    def check(self) -> None:
+        """It is there."""
+
     def statistics(self) -> dict[str, Any]:
         """Nothing that the caller would not know."""
         return {}
@@ -64,8 +69,10 @@ class LocalPolicy:
         """Nothing is held."""
 
 
-def _batch(seen: Seen) -> dict[str, NDArray[np.uint8]]:
-    return {name: image[None] for name, image in seen.images.items()}
+def _batch(seen: Sequence[Seen]) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64]]:
+    """Images and states of B observations as the policy takes them."""
+    images = {name: np.stack([each.images[name] for each in seen]) for name in seen[0].images}
+    return images, np.stack([each.state for each in seen])
 
 
 def fingerprint(folder: Path) -> str:

@@ -34,6 +34,7 @@ class _Robot:
     """One client. `newest`: its last question's number; `served`: when it last had its turn, counted in answers."""
 
     address: bytes
+    greeted: bool = False
     newest: int = -1
     served: int = 0
     waiting: Message | None = None
@@ -121,7 +122,9 @@ class PolicyServer:
         """Answer a greeting, put a question in the robot's place."""
         robot = self._robot(message.session, address)
         if message.kind == "hello":
-            self._log(f"robot {message.header.get('robot')!s:.80} has connected")
+            if not robot.greeted:
+                self._log(f"robot {message.header.get('robot')!s:.80} has connected")
+            robot.greeted = True
             self._send(address, Message("info", message.session, message.number,
                                         {**pack_info(self._policy.info), "max_message_bytes": self._max_bytes}))
         elif message.kind == "chunk":

@@ -39,6 +39,8 @@ from corft_core.data.align import Aligner
 from corft_core.errors import CorftError
 
 Result = RunPolicy.Result
+BUFFER_S = 2.0
+"""Of observations, and as far as the policy looks back besides."""
 
 
 class PolicyNode(CorftLifecycleNode):
@@ -75,7 +77,7 @@ class PolicyNode(CorftLifecycleNode):
         if self.param("replan_steps") > info.horizon:
             raise CorftError(f"parameter 'replan_steps' is {self.param('replan_steps')}, "
                              f"the checkpoint's chunks have {info.horizon} steps")
-        self._aligner = Aligner(contract)
+        self._aligner = Aligner(contract, BUFFER_S + policy.info.spacing.span * 1e-9)
         self._chunk_publisher = self.create_lifecycle_publisher(
             ActionChunk, "action_chunk", qos_profile("reliable", 10))
         first_s, warm_s = self._predictor.predict_nothing(), self._predictor.predict_nothing()
@@ -211,9 +213,11 @@ class PolicyNode(CorftLifecycleNode):
     def diagnose(self) -> Iterable[Diagnosis]:
         run, predictor = self._run, self._predictor
         level, message = OK, "idle" if run is None else f"running '{run.instruction}'"
-        waiting_for = self._inference.waiting_for if self._inference is not None else []
-        if run is not None and waiting_for:
-            level, message = ERROR, "waiting for " + ", ".join(waiting_for)
+        inference = self._inference
+        if run is not None and inference is not None and inference.waiting_for:
+            level, message = ERROR, "waiting for " + ", ".join(inference.waiting_for)
+        elif inference is not None and inference.trouble:
+            level, message = ERROR, f"no chunks: {inference.trouble}"
         elif (self._contract is not None and predictor is not None
               and predictor.latency_s(0.95) > self.param("replan_steps") / self._contract.rate_hz):
             level, message = WARN, "inference is slower than the interval between chunks"

@@ -18,18 +18,19 @@ from corft.policy.executor_link import ExecutorLink
 from corft.policy.predictor import Predictor
 from corft.policy.run import PolicyRun
 from corft_core.contract import Contract
-from corft_core.data.align import Aligner
+from corft_core.data.align import AlignedObservation, Aligner
 from corft_core.errors import CorftError
 from corft_core.serving.interface import NoAnswerError, Seen
 
 Result = RunPolicy.Result
-FIRST_OBSERVATION_S = 3.0
+FIRST_OBSERVATION_S, CHECK_S = 3.0, 2.0
 
 
 class Inference:
     """Runs from construction until `destroy`. ``finish(run, outcome, reason)`` is called, in the thread, to end a goal.
 
-    `waiting_for`: streams without a usable sample at the last tick, or the policy server's answer.
+    `waiting_for`: streams without a usable sample at the last tick. `trouble`: why the policy server gives no chunks.
+    It is asked for its health while there is no goal, so that an operator knows before sending one.
     """
 
     def __init__(self, node: CorftLifecycleNode, contract: Contract, predictor: Predictor, aligner: Aligner,
@@ -39,6 +40,8 @@ class Inference:
         self._run: PolicyRun | None = None
         self._handle: ServerGoalHandle | None = None
         self.waiting_for: list[str] = []
+        self.trouble = ""
+        self._next_check_s = 0.0
         self._condition = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -75,6 +78,7 @@ class Inference:
                     self._condition.wait(timeout=0.1)
                     run, handle = self._run, self._handle
             if run is None or handle is None or run.ended:
+                self._check_policy()
                 continue
             try:
                 self._step(run, handle)
@@ -83,6 +87,16 @@ class Inference:
             except Exception as error:
                 self._node.get_logger().error(f"inference raised:\n{traceback.format_exc()}")
                 self._finish(run, Result.ABORTED, f"inference raised {type(error).__name__}: {error}")
+
+    def _check_policy(self) -> None:
+        if time.monotonic() < self._next_check_s:
+            return
+        try:
+            self._predictor.policy.check()
+            self.trouble = ""
+        except CorftError as error:
+            self.trouble = str(error)
+        self._next_check_s = time.monotonic() + CHECK_S
 
     def _step(self, run: PolicyRun, handle: ServerGoalHandle) -> None:
         now_ns, stall_s = self._now_ns(), self._node.param("stall_timeout")
@@ -114,14 +128,15 @@ class Inference:
         committed = None
         if self._node.param("chunk_mode") == "rtc":
             committed = self._link.plan(tick_ns, self._contract.step_ns, self._predictor.policy.info.horizon)
-        images = {camera.name: observation.values[camera.name] for camera in self._contract.cameras}
-        seen = Seen(tick_ns, images, self._aligner.state(observation.values))
+        past = (self._aligner.observation(earlier_ns) for earlier_ns in self._predictor.lacking(tick_ns))
         try:
-            prediction, inference_s = self._predictor.predict(seen, run.instruction, committed)
+            prediction, inference_s = self._predictor.predict(
+                self._seen(observation), run.instruction, committed,
+                tuple(self._seen(earlier) for earlier in past if not earlier.missing))
         except NoAnswerError as error:
             self._wait_for_server(run, tick_ns, start_s, error)
             return
-        self.waiting_for = []
+        self.waiting_for, self.trouble = [], ""
         value = float(prediction.value[0])
         chunk = chunk_message(self._contract, tick_ns, prediction.actions[0], chunk_number=run.chunks,
                               policy_id=self._predictor.policy.info.policy_id, value=value, inference_s=inference_s)
@@ -135,9 +150,13 @@ class Inference:
             elapsed=(now_ns - run.start_ns) * 1e-9))
         run.predicted(tick_ns)
 
+    def _seen(self, observation: AlignedObservation) -> Seen:
+        images = {camera.name: observation.values[camera.name] for camera in self._contract.cameras}
+        return Seen(observation.tick_ns, images, self._aligner.state(observation.values))
+
     def _wait_for_server(self, run: PolicyRun, tick_ns: int, asked_s: float, error: NoAnswerError) -> None:
         """No chunk for now: the executor brakes by itself when the last one is over."""
-        self.waiting_for = [f"an answer: {error}"]
+        self.trouble = str(error)
         self._node.get_logger().warning(str(error), throttle_duration_sec=2.0)
         silent_s = run.unanswered(tick_ns, asked_s)
         if silent_s > self._node.param("server_patience_s"):
