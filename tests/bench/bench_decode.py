@@ -99,13 +99,13 @@ def measure() -> dict[str, Any]:
 
 
 def _trained(data: EpisodesInMemory, name: str, settings: dict[str, Any], features: FeatureCache) -> Policy:
-    """The policy of this name, trained unless it lies under out/bench."""
+    """The policy of this name, trained unless it lies under out/bench; an interrupted training goes on."""
     folder = ROOT / "out" / "bench" / "decode" / f"{name}-{STEPS}"
     if not (folder / "checkpoints" / "sft").exists():
         config = override(TrainConfig, {}, {
             "seed": SEED, "threads": 1, "policy.horizon": HORIZON, "policy.backbone": "effnet", "sft.steps": STEPS,
             "co_rft.steps": 0, "co_rft.warmup": 0, "tensorboard": False, "check_frames": 0, **settings})
-        train(data, folder, config, features=features)
+        train(data, folder, config, resume=(folder / "config.json").exists(), features=features)
     return Policy.load(folder / "checkpoints" / "sft")
 
 
