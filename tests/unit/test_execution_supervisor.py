@@ -41,13 +41,14 @@ class Robot:
     """An arm that follows its commands perfectly, and the clock."""
 
     def __init__(self, enabled: bool = True, simulated: bool = False, **options) -> None:
+        self.now_ns, self.leap_ns = 50 * 10**9, 0
         self.sent: list[Command] = []
         self.reports: list[tuple[str, Refusal]] = []
         self.supervisor = Supervisor(CONTRACT, planner(), ExecutorOptions(**options), self.sent.append,
                                      lambda what, event: self.reports.append((what, event)), simulated,
-                                     clock=lambda: self.now_ns)
+                                     clock=lambda: self.now_ns,
+                                     steady_s=lambda: (self.now_ns - self.leap_ns) * 1e-9)
         self.supervisor._clock_watch = ClockWatch(simulated, steady_ns=lambda: self.now_ns - self.leap_ns)
-        self.now_ns, self.leap_ns = 50 * 10**9, 0
         self.offset = np.zeros(7)
         self.openings: list[float] = []
         self.step(0.02)
@@ -490,15 +491,9 @@ def test_a_chunk_into_the_table_is_cut_before_it_and_then_refused():
     assert planner().in_collision(rest) == []
 
 
-
-def test_a_process_that_hung_takes_no_chunk_by_the_simulated_time_it_remembers(monkeypatch):
-    from corft_core.execution import supervisor as module
-
-    steady_s = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: steady_s[0])
+def test_a_process_that_hung_takes_no_chunk_by_the_simulated_time_it_remembers():
     robot = Robot(simulated=True)
-    robot.supervisor.joint_state(Measured(robot.now_ns, robot.position, np.zeros(7)), robot.now_ns)
-    steady_s[0] += 1.5  # the process hung, and what the clock said meanwhile waits in its queue
+    robot.leap_ns -= 1_500_000_000  # it hung so long, and what the clock said meanwhile waits in its queue
     answer = robot.supervisor.chunk(robot.chunk(), robot.now_ns)
     assert isinstance(answer, Refusal) and answer.reason == Reason.OBSERVATION_STALE and "heard" in answer.message
     later = Measured(robot.now_ns + 1_500_000_000, robot.position, np.zeros(7))

@@ -52,6 +52,7 @@ class Supervisor:
     ``send`` gets every motion to be sent at once; ``report`` every refusal and stop with a word on what happened.
     ``simulated``: an arm or a clock that jumps is a reset simulation, not a fault. ``clock`` reads that clock: for the
     check that a planned motion still comes in time, and that the clock does not jump; None: neither is checked.
+    ``steady_s``: a clock that never jumps.
 
     Only :meth:`chunk`, :meth:`plan_pending` and :meth:`recheck` use the planner and take long. They may run in a thread
     of their own: they plan without ``lock``, and what they planned is dropped when a stop or another motion came
@@ -60,7 +61,8 @@ class Supervisor:
 
     def __init__(self, contract: Contract, planner: MotionPlanner, options: ExecutorOptions,
                  send: Callable[[Command], None], report: Callable[[str, Refusal], None],
-                 simulated: bool = False, clock: Callable[[], int] | None = None) -> None:
+                 simulated: bool = False, clock: Callable[[], int] | None = None,
+                 steady_s: Callable[[], float] = time.monotonic) -> None:
         self.executor = ChunkExecutor(contract, planner, options)
         self.lock = threading.RLock()
         self._news = threading.Condition(self.lock)  # setpoints
@@ -74,7 +76,7 @@ class Supervisor:
         self.counts = {"accepted": 0, "refused": 0, "truncated": 0, "detours": 0, "stops": 0, "lost": 0}
         self.compute_s: deque[float] = deque(maxlen=100)
         self._contract, self._planner, self._simulated, self._clock = contract, planner, simulated, clock
-        self._send, self._report_to = send, report
+        self._send, self._report_to, self._steady_s = send, report, steady_s
         self._watchdog, self._clock_watch = Watchdog(contract), ClockWatch(simulated)
         self._gripper = GripperSchedule()
         self._measured: Measured | None = None
@@ -159,7 +161,7 @@ class Supervisor:
             before = None if self._check_clock(now_ns) else self._measured
             if before is not None and measured.stamp_ns < before.stamp_ns:
                 return  # overtaken on its way
-            self._measured, self._heard_s = measured, time.monotonic()
+            self._measured, self._heard_s = measured, self._steady_s()
             jump = self._watchdog.teleported(before, measured)
             if jump is not None and self._simulated:
                 self._forget(jump, now_ns)
@@ -407,7 +409,7 @@ class Supervisor:
         stale = self._watchdog.stale(now_ns, self._measured)
         if stale is not None or self._measured is None:
             raise RefusedError(stale.reason if stale else Reason.NO_JOINT_STATE, stale.message if stale else "")
-        silent_s = time.monotonic() - self._heard_s
+        silent_s = self._steady_s() - self._heard_s
         if self._simulated and self._clock is not None and (
                 silent_s > SILENT_S or self._measured.stamp_ns - now_ns > BEHIND_NS):
             raise RefusedError(Reason.OBSERVATION_STALE, f"simulated time may have gone on: nothing was heard for "
