@@ -49,6 +49,29 @@ def gumbel(shape: tuple[int, ...], temperature: float, generator: torch.Generato
     return -temperature * (-uniform.clamp_min(1e-20).log()).clamp_min(1e-20).log()
 
 
+class _Finished:
+    """Whether a decoder is done, as the host knows it: on a GPU what the pass before said, so that the GPU never waits
+    for the host. The one pass more changes nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu, self._asked = device.type == "cuda", 0
+        if self._on_gpu:
+            self._said = torch.zeros(2, dtype=torch.bool, pin_memory=True)
+            self._known = [torch.cuda.Event(), torch.cuda.Event()]
+
+    def __call__(self, done: Tensor) -> bool:
+        if not self._on_gpu:
+            return bool(done)
+        place, before = self._asked % 2, (self._asked + 1) % 2
+        self._said[place].copy_(done, non_blocking=True)
+        self._known[place].record()
+        self._asked += 1
+        if self._asked == 1:
+            return False
+        self._known[before].synchronize()
+        return bool(self._said[before])
+
+
 @torch.no_grad()
 def autoregressive(model: TokenTransformer, observation: Tensor, count: int | None = None,
                    noise: Tensor | None = None) -> Decoded:
@@ -82,10 +105,8 @@ def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = 
     changed = torch.zeros_like(tokens)
     fixed = torch.zeros(batch, dtype=torch.long, device=device)
     offsets = torch.arange(window, device=device)
-    forwards = 0
-    while int(fixed.min()) < length:
-        if most_forwards and forwards == most_forwards:
-            return Decoded(tokens[:, :length], forwards, changed[:, :length], complete=False)
+    forwards, finished = 0, _Finished(device)
+    while not most_forwards or forwards < most_forwards:
         # A row that is done, or near its end, works on its last token again: equal inputs, equal answers.
         places = fixed[:, None] + offsets
         inside = places < length
@@ -100,7 +121,10 @@ def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = 
         tokens.scatter_(1, positions, said)
         changed.scatter_(1, positions, torch.where(same, changed.gather(1, positions), forwards))
         fixed = (fixed + (right + 1).clamp_max(window)).clamp_max(length)
-    return Decoded(tokens[:, :length], forwards, changed[:, :length])
+        if finished(fixed.min() >= length):
+            break
+    complete = not most_forwards or bool(fixed.min() >= length)
+    return Decoded(tokens[:, :length], forwards, changed[:, :length], complete)
 
 
 @torch.no_grad()
@@ -120,7 +144,7 @@ def jacobi_bidirectional(model: TokenTransformer, observation: Tensor, guess: Te
     for start in range(0, length, window):
         end = min(start + window, length)
         positions = torch.arange(start, end, device=device).expand(batch, -1)
-        seen = torch.full_like(positions, end)
+        seen, finished = torch.full_like(positions, end), _Finished(device)
         for _ in range(end - start):
             if most_forwards and forwards == most_forwards:
                 return Decoded(tokens[:, :length], forwards, changed[:, :length], complete=False)
@@ -130,8 +154,8 @@ def jacobi_bidirectional(model: TokenTransformer, observation: Tensor, guess: Te
             same = said == tokens[:, start:end]
             tokens[:, start:end] = said
             changed[:, start:end] = torch.where(same, changed[:, start:end], forwards)
-            if bool(same.all()):
+            if finished(same.all()):
                 break
         else:
-            complete = False
+            complete = complete and bool(same.all())
     return Decoded(tokens[:, :length], forwards, changed[:, :length], complete)
