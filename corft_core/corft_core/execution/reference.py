@@ -114,7 +114,7 @@ class Follower:
         best = next(sent for sent in reversed(begun) if sent.possible)
         self._agreeing = self._agreeing + 1 if best is self._best else 1
         self._best, newest = best, self._sent[-1]
-        best.followed = True
+        best.followed |= sum(sent.possible for sent in begun) == 1
         self._sent = [sent for sent in self._sent if sent.possible or sent is newest
                       or (not sent.followed and stamp_ns < sent.command.handoff_ns + LOST_NS)]
         if self._agreeing < AGREEING or stamp_ns < newest.command.handoff_ns + LATE_NS:
