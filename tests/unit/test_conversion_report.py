@@ -30,7 +30,7 @@ def test_random_drops_are_all_reported(data: st.DataObject) -> None:
     meter = StreamMeter("/camera", IMAGE, periodic=True)
     kept = [k for k in range(count) if k not in lost]
     for k in kept:
-        meter.add(k * PERIOD_NS + jitter[k], in_episode=True)
+        meter.add(k * PERIOD_NS + jitter[k], 0)
     found = meter.to_dict(0, PERIOD_NS, count)
     runs = [b - a - 1 for a, b in pairwise(kept) if b - a > 1]
     assert found["messages"] == len(kept) and sum(found["timeline"]["messages"]) == len(kept)
@@ -43,11 +43,20 @@ def test_pauses_between_episodes_are_no_gaps() -> None:
     meter = StreamMeter("/camera", IMAGE, periodic=True)
     for start in (0, 60):
         for k in range(-5, 30):
-            meter.add(round((start + 0.1 * k) * 1e9), in_episode=k >= 0)
+            meter.add(round((start + 0.1 * k) * 1e9), start if k >= 0 else None)
     found = meter.to_dict(0, 10**9, 70)
     assert found["gaps"] == 0 and found["rate_hz"] == pytest.approx(10) and found["largest_gap_s"] == pytest.approx(0.1)
     assert meter.largest_gap_s(0, 2_900_000_000) == pytest.approx(0.1)
     assert meter.largest_gap_s(0, 60_000_000_000) == pytest.approx(56.6)  # 2.9 s … 59.5 s
+
+
+def test_a_stream_that_is_silent_between_episodes_has_no_gap_there() -> None:
+    meter = StreamMeter("/commands", IMAGE, periodic=True)
+    for episode in range(3):
+        for k in range(20):
+            meter.add(round((60 * episode + 0.1 * k) * 1e9), episode)
+    found = meter.to_dict(0, 10**9, 200)
+    assert found["gaps"] == 0 and found["rate_hz"] == pytest.approx(10) and found["largest_gap_s"] == pytest.approx(0.1)
 
 
 def bag(path: str, seconds: float, opening: float, kept: bool = True) -> dict[str, Any]:
@@ -56,7 +65,7 @@ def bag(path: str, seconds: float, opening: float, kept: bool = True) -> dict[st
     for name in CONTRACT.streams:
         report.meter(name, f"/{name}", IMAGE)
         for k in range(round(10 * seconds)):
-            report.meters[name].add(k * 10**8, in_episode=True)
+            report.meters[name].add(k * 10**8, 0)
     columns: dict[str, Any] = {"source.tick_ns": np.arange(20) * 10**8}
     for name in CONTRACT.observation_streams:
         columns[f"source.{name}.stamp_ns"] = np.arange(20) * 10**8

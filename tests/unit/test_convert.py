@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,9 +197,22 @@ def nonsense(tmp_path: Path) -> Path:
     return path
 
 
+def pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "bag.mcap")  # opening it would wait for ever
+    return tmp_path / "bag.mcap"
+
+
+def parent(tmp_path: Path) -> Path:
+    Recording(CONTRACT, [Take(duration_s=1.0)]).write(tmp_path / "bag")
+    return tmp_path
+
+
 BAD: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "no bag": (lambda p: p / "bag", ["there is no bag", "ros2 bag record"]),
     "not a bag": (lambda p: p, ["is not a bag"]),
+    "a folder of bags": (parent, ["is not a bag", "give them instead: ", "/*"]),
+    "a device": (lambda p: Path("/dev/zero"), ["/dev/zero is not a bag: expected a folder or a file"]),
+    "a pipe": (pipe, ["is not a bag: expected a folder or a file"]),
     "empty bag": (empty, ["is empty"]),
     "cut off": (truncated, ["1 x unfinished"]),
     "nonsense": (nonsense, ["cannot be read"]),

@@ -141,7 +141,8 @@ class _BagConverter:
         if stamp_ns is None:
             raise MessageError("received before the first message that tells the time of the headers")
         self._newest_ns = max(self._newest_ns, stamp_ns)
-        self._report.meters[name].add(stamp_ns, self._cutter.current is not None)
+        running = self._cutter.current
+        self._report.meters[name].add(stamp_ns, None if running is None else running.number)
         if name == "episode_event":
             if self._own_events:
                 self._event(stamp_ns, read_event(item.message))

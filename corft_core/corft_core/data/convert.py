@@ -135,7 +135,10 @@ def _size(bag: Path) -> int:
 
 
 def _files(bag: Path) -> list[Path]:
-    return [bag] if bag.is_file() else sorted(path for path in bag.iterdir() if path.is_file())
+    try:
+        return sorted(path for path in bag.iterdir() if path.is_file())
+    except OSError:
+        return [bag]  # a file, or something that opening it will complain about
 
 
 def _fingerprint(bag: Path, contract: Contract, options: ConvertOptions) -> str:

@@ -36,15 +36,16 @@ class StreamMeter:
         self.ages_s: list[NDArray[np.float32]] = []
         self.ticks_ns: list[NDArray[np.int64]] = []
         self._starts_ns, self._intervals_ns = array("q"), array("q")
-        self._last_ns: int | None = None
+        self._last_ns = 0
+        self._episode: int | None = None
 
-    def add(self, stamp_ns: int, in_episode: bool) -> None:
-        """Count a sample; intervals that touch the time between episodes are not measured."""
+    def add(self, stamp_ns: int, episode: int | None) -> None:
+        """Count a sample that came during ``episode`` (its number); only intervals within an episode are measured."""
         self.stamps_ns.append(stamp_ns)
-        if in_episode and self._last_ns is not None and stamp_ns > self._last_ns:
+        if episode is not None and episode == self._episode and stamp_ns > self._last_ns:
             self._starts_ns.append(self._last_ns)
             self._intervals_ns.append(stamp_ns - self._last_ns)
-        self._last_ns = stamp_ns if in_episode else None
+        self._last_ns, self._episode = stamp_ns, episode
 
     def largest_gap_s(self, start_ns: int, end_ns: int) -> float:
         """The longest time without a sample between two stamps, the ends included."""

@@ -65,7 +65,9 @@ def _found(path: Path, kind: int) -> Layout:
         except _Unusable as error:
             notes = [Note(f"{metadata.name} was not used: {error}. {_REINDEX}")]
     if not inside:
-        raise BagError(f"{path} is not a bag: it holds no file that ends in {', '.join(_SUFFIXES)}")
+        bags = any(_inside(folder) for folder in path.iterdir() if folder.is_dir())
+        hint = f". It holds bags, give them instead: {path}/*" if bags else ""
+        raise BagError(f"{path} is not a bag: it holds no file that ends in {', '.join(_SUFFIXES)}{hint}")
     return Layout(inside, notes=notes)
 
 

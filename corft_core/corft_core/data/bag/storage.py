@@ -113,9 +113,11 @@ class Damage:
             return []
         first = min(self.places)
         lost = sum(count or 0 for _, count in self.places.values())
-        more = " at least" if any(count is None for _, count in self.places.values()) else ""
+        unknown = any(count is None for _, count in self.places.values())
+        told = f"lost at least {lost} messages" if unknown and lost else "lost an unknown number of messages" \
+            if unknown else f"lost {lost} messages"
         return [Note(f"{self.path.name}: {len(self.places)} of {self.whole} {unit} could not be read (first at "
-                     f"{first}: {self.places[first][0]}), which lost{more} {lost} messages. {repair}", True)]
+                     f"{first}: {self.places[first][0]}), which {told}. {repair}", True)]
 
 
 def in_order(rows: list[Row]) -> list[Row]:
