@@ -43,7 +43,8 @@ def check_memory(
     )
     work = sketch.work(max(instructions, key=len))
     frozen = options.get("trainable", "none") == "none"
-    samples = max(1, config.sft.batch // processes.count() // config.sft.accumulate)
+    looked_back = config.policy.history.steps  # a trained backbone sees every image of each observation
+    samples = max(1, config.sft.batch // processes.count() // config.sft.accumulate) * looked_back
     mode = Mode(
         options.get("trainable", "none"), options.get("dtype", "float32"), bool(options.get("lora_vision")),
         bool(options.get("gradient_checkpointing")), FROZEN_BATCH if frozen else samples, bool(config.sft.ema),
@@ -55,7 +56,7 @@ def check_memory(
     if needed.total + features <= free:
         return
     fitting = []
-    for words, smaller in _smaller(mode, config.sft.batch // processes.count()):
+    for words, smaller in _smaller(mode, config.sft.batch // processes.count(), looked_back):
         other = footprint(sketch.family, smaller, work)
         if other.total + features <= free:
             fitting.append(f"{words} ({_gib(other.total + features)})")
@@ -78,8 +79,8 @@ def free_bytes(device: torch.device) -> float | None:
     return None
 
 
-def _smaller(mode: Mode, batch: int) -> Iterator[tuple[str, Mode]]:
-    """Ever smaller modes, with the words that choose them."""
+def _smaller(mode: Mode, batch: int, least: int) -> Iterator[tuple[str, Mode]]:
+    """Ever smaller modes, with the words that choose them. `least`: samples that cannot be taken apart."""
     words: list[str] = []
 
     def option(name: str, value: str) -> str:
@@ -89,9 +90,9 @@ def _smaller(mode: Mode, batch: int) -> Iterator[tuple[str, Mode]]:
         return " ".join(f"--set {word}" for word in words)
 
     if mode.trainable != "none":
-        if mode.samples > 1:
+        if mode.samples > least:
             words.append(f"sft.accumulate={batch}")
-            mode = replace(mode, samples=1)
+            mode = replace(mode, samples=least)
             yield said(), mode
         if not mode.gradient_checkpointing:
             words.append(option("gradient_checkpointing", "true"))
