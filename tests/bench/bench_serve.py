@@ -42,6 +42,7 @@ ROOT = Path(__file__).parents[2]
 CONTRACT = ROOT / "ros2_ws" / "src" / "corft" / "config" / "panda_cell" / "contract.yaml"
 INSTRUCTION = "pick up the red cube"
 PAIRS, WARM_UP = 40, 4
+ROUNDS, CALLS = 5, 6
 OPTIONS: dict[str, dict[str, Any]] = {"effnet": {}, "tiny": {}}
 
 
@@ -53,11 +54,8 @@ def measure() -> dict[str, Any]:
         for name in (*OPTIONS, *FAMILIES):
             rows[name] = {**_measured(name, Path(folder)), "peak_rss_mb": _peak(name)}
         rows_gpu = _on_gpu(Path(folder)) if torch.cuda.is_available() else None
-        act = _peer("act", rows["effnet"]["parameters"], Path(folder))
-        vla = _peer("smolvla", rows["smolvlm"]["parameters"], Path(folder))
-    for peer, ours in ((act, rows["effnet"]), (vla, rows["smolvlm"])):
-        if "p50_ms" in peer:
-            peer["ratio_to_ours"] = round(peer["p50_ms"] / ours["p50_ms"], 3)
+        act = _peer("act", "effnet", Path(folder))
+        vla = _peer("smolvla", "smolvlm", Path(folder))
     return {"overhead_ratio": max(row["overhead_ratio"] for row in rows.values()), "backbones": rows,
             "gpu": rows_gpu, "lerobot_act": act, "lerobot_smolvla": vla, "pairs": PAIRS,
             "clock": "processor time, one thread; gpu: wall time"}
@@ -192,22 +190,40 @@ def _peak(name: str) -> float:
     return float(made.stdout.split()[-1])
 
 
-def _peer(kind: str, parameters: int, folder: Path) -> dict[str, Any]:
-    """A policy of LeRobot in its own process, asked as ours is; {"missing": why} where it can't be had."""
-    contract = Contract.load(CONTRACT)
-    request = {"kind": kind, "parameters": parameters, "cameras": len(contract.cameras),
+def _peer(kind: str, ours: str, folder: Path) -> dict[str, Any]:
+    """A policy of LeRobot in its own process, taking turns with ours; {"missing": why} where it can't be had."""
+    policy = make_policy(_backbone(ours, folder))
+    act, contract = _calls(policy)[0], policy.contract
+    request = {"kind": kind, "parameters": _parameters(policy), "cameras": len(contract.cameras),
                "size": contract.cameras[0].size, "state": len(contract.state_names),
-               "actions": len(contract.action_names), "horizon": PolicyConfig().horizon, "calls": PAIRS + WARM_UP,
-               "model": str(folder / "smolvlm")}
+               "actions": len(contract.action_names), "horizon": policy.horizon, "model": str(folder / "smolvlm")}
+    process = None
     try:
-        made = subprocess.run([python(LEROBOT_SERVE), str(Path(__file__).parent / "serve_worker.py"),
-                               json.dumps(request)], capture_output=True, text=True, env=environ(), check=True)
-        answer = json.loads(made.stdout.splitlines()[-1])
-    except (PeerMissing, subprocess.CalledProcessError) as error:
-        return {"missing": str(getattr(error, "stderr", None) or error).strip()[-300:]}
-    times = answer.pop("ms")[WARM_UP:]
-    return {"version": LEROBOT_SERVE.packages[0], **answer, "p50_ms": round(float(np.median(times)), 3),
-            "p95_ms": round(float(np.quantile(times, 0.95)), 3)}
+        process = subprocess.Popen(
+            [python(LEROBOT_SERVE), str(Path(__file__).parent / "serve_worker.py"), json.dumps(request)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ())
+        lines = filter(lambda line: line.startswith(("{", "[")), process.stdout)  # type: ignore[arg-type]
+        answer = json.loads(next(lines))
+        took: dict[str, list[list[float]]] = {"theirs": [], "ours": []}
+        for _ in range(ROUNDS + 1):
+            process.stdin.write(f"{CALLS}\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            took["theirs"].append(json.loads(next(lines)))
+            took["ours"].append([_milliseconds(act) for _ in range(CALLS)])
+        process.communicate()
+    except (PeerMissing, OSError, StopIteration) as error:
+        wrote = process.communicate()[1] if process is not None else ""
+        return {"missing": (wrote or str(error)).strip()[-300:]}
+    theirs, own = (np.array(took[name][1:]) for name in ("theirs", "ours"))  # the first round warms up
+    return {"version": LEROBOT_SERVE.packages[0], **answer, "p50_ms": round(float(np.median(theirs)), 3),
+            "p95_ms": round(float(np.quantile(theirs, 0.95)), 3), "ours": ours,
+            "ratio_to_ours": round(float(np.median(np.median(theirs, 1) / np.median(own, 1))), 3)}
+
+
+def _milliseconds(call: Callable[[], Any]) -> float:
+    began = time.process_time()
+    call()
+    return 1e3 * (time.process_time() - began)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """LeRobot's ACT or SmolVLA serving one observation after the other, in an environment of its own; see bench_serve.py.
 
-Takes one JSON request as argument and prints parameters and the processor milliseconds of every call: pictures uint8
-and a state in, a chunk as a NumPy array out. Packages that its package imports but its networks don't need are stood
-in for.
+Takes a JSON request as argument, prints its number of parameters, then reads a number of calls per line and answers
+with the processor milliseconds of each: pictures uint8 and a state in, a chunk as a NumPy array out. Packages that its
+package imports but its networks don't need are stood in for.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def make_smolvla(request: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Answer the request."""
+    """Answer requests until stdin ends."""
     request = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     sys.meta_path.append(_StandIn())
@@ -104,13 +104,15 @@ def main() -> None:
         with torch.inference_mode():
             return policy.predict_action_chunk(batch).numpy()
 
-    took = []
-    for _ in range(request["calls"]):
-        began = time.process_time()
-        chunk = call()
-        took.append(1e3 * (time.process_time() - began))
-    assert chunk.shape == (1, request["horizon"], request["actions"])
-    print(json.dumps({"parameters": sum(p.numel() for p in policy.parameters()), "ms": took}))
+    assert call().shape == (1, request["horizon"], request["actions"])
+    print(json.dumps({"parameters": sum(p.numel() for p in policy.parameters())}), flush=True)
+    for line in sys.stdin:
+        took = []
+        for _ in range(int(line)):
+            began = time.process_time()
+            call()
+            took.append(1e3 * (time.process_time() - began))
+        print(json.dumps(took), flush=True)
 
 
 if __name__ == "__main__":
