@@ -53,7 +53,7 @@ class Graphed:
         return recorded.outputs
 
     def _record(self, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]) -> _Recorded | None:
-        inputs = tuple(None if tensor is None else _on_gpu(tensor).clone() for tensor in tensors)
+        inputs = tuple(None if tensor is None else tensor.to("cuda", copy=True) for tensor in tensors)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # allocations, cuBLAS handles and kernel choice happen outside of the graph
