@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from corft_core.policy.backbones.hf_families import Family, Pixels, Work, family_of
+from corft_core.policy.backbones.hf_families import family_of
+from corft_core.policy.backbones.hf_family import Family, Pixels, Work
 
 INSTRUCTION_TOKENS = 12
 CAMERAS = 2

@@ -21,7 +21,7 @@ from backbone_sizes import SIZES, Size, built, laid_out, made_up
 
 from corft_core import files
 from corft_core.learning.footprint import GIB, Mode, footprint
-from corft_core.policy.backbones.hf_families import Family
+from corft_core.policy.backbones.hf_family import Family
 from corft_core.policy.backbones.hf_training import choose_trained, recompute_activations, set_precision
 
 SAMPLES, STEPS = 8, 10

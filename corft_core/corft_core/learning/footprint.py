@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from corft_core.policy.backbones.hf_families import Family, Work
+from corft_core.policy.backbones.hf_family import Family, Work
 from corft_core.policy.backbones.hf_training import adapted, last_layers, lora_rank
 
 GIB = 2**30

@@ -1,26 +1,24 @@
 """Any transformers image-text model as a backbone: pictures and instruction are encoded together.
 
-Weights come from a folder written by `save_pretrained` (or downloaded), or from the hub. Only safetensors are
-read, code from the hub is never run, and a folder never causes a request to the network.
+Weights come from a folder written by `save_pretrained` (or downloaded), or from the hub, see hf_loading.py.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .base import Backbone, BackboneError
 from .exported import tensors_of
-from .hf_families import Family, Pixels, Work, family_of
+from .hf_family import Family, Pixels, Work
+from .hf_loading import is_folder, licence_of, load
 from .hf_pictures import Pictures
 from .hf_training import (
     choose_trained,
@@ -86,10 +84,10 @@ class HFBackbone(Backbone):
             raise BackboneError(f"dtype={dtype!r} is not one of 'float32', 'bfloat16', 'float16'.")
         if dtype == "float16" and not self.frozen:
             raise BackboneError("dtype='float16' cannot be trained, its gradients vanish: choose dtype='bfloat16'.")
-        if _is_folder(source):  # a checkpoint is used from anywhere
+        if is_folder(source):  # a checkpoint is used from anywhere
             source = str(Path(source).expanduser().resolve())
         self.name, self.source = f"hf:{source}", source
-        family_class, self.model, tokenizer, image_processor = _load(
+        family_class, self.model, tokenizer, image_processor = load(
             source, getattr(torch, dtype), revision, attn_implementation, weights
         )
         self.tokens, self.dtype = tokens, dtype
@@ -214,7 +212,7 @@ class HFBackbone(Backbone):
 
     @cached_property
     def _license(self) -> str | None:
-        return _license(self.source, self.revision)
+        return licence_of(self.source, self.revision)
 
     def export(self, folder: Path) -> dict[str, Any]:
         """Write model, tokenizer and image processor to `folder`, which transformers reads by itself.
@@ -228,7 +226,7 @@ class HFBackbone(Backbone):
         self.trainable, self.lora_vision, self.gradient_checkpointing = "none", False, False
         self.family.tokenizer.save_pretrained(folder)
         self.family.image_processor.save_pretrained(folder)
-        source, local = Path(self.source), _is_folder(self.source)
+        source, local = Path(self.source), is_folder(self.source)
         for pattern in ("README.md", "LICENSE*", "NOTICE*"):
             for text in source.glob(pattern) if local else ():
                 shutil.copyfile(text, folder / text.name)
@@ -274,95 +272,3 @@ def _padded(prompts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     ids = torch.tensor([[*ids, *[pad_id] * (length - len(ids))] for ids in prompts])
     mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in prompts])
     return ids, mask
-
-
-def _load(
-    source: str, dtype: torch.dtype, revision: str | None, attn_implementation: str | None = None, weights: bool = True
-) -> tuple[type[Family], Any, Any, Any]:
-    """Adapter class, model, tokenizer and image processor of `source`."""
-    folder = Path(source).expanduser()
-    local = _is_folder(source)
-    if local and not (folder / "config.json").is_file():
-        raise BackboneError(
-            f"Expected a model folder with config.json, tokenizer and *.safetensors at {source}, found "
-            f"{'no config.json in it' if folder.is_dir() else 'no such folder'}. Download one with: "
-            f"hf download <hub id> --local-dir {source}"
-        )
-    with _explained(source, local):
-        from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
-
-        where: dict[str, Any] = {"local_files_only": True} if local else {"revision": revision}
-        place = str(folder) if local else source
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **where)
-        family = family_of(config.model_type)
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **where)
-        image_processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False, **where)
-        if not weights:
-            with torch.device("meta"):
-                model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
-            return family, model, tokenizer, image_processor
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            place,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **where,
-        )
-    model, report = loaded
-    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if lacking:
-        raise BackboneError(
-            f"The weights of {source} are incomplete: {len(lacking)} tensors of its own architecture are missing or "
-            f"of another shape, first {lacking[0]}. Download the model again."
-        )
-    return family, model, tokenizer, image_processor
-
-
-@contextmanager
-def _explained(source: str, local: bool) -> Iterator[None]:
-    """Loading errors of transformers and the hub, said in terms of what to do next."""
-    try:
-        yield
-    except ImportError as error:
-        raise BackboneError(f"Backbone hf:{source} needs a package that is missing ({error}). Install it.") from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        if local:
-            advice = (
-                "Expected a folder of one image-text model, as save_pretrained or `hf download` writes it: "
-                "config.json, tokenizer, preprocessor_config.json and *.safetensors."
-            )
-        else:
-            advice = (
-                "Its authors give access on request: accept the licence on the model's page, then `hf auth login` "
-                "with a token that may read it. "
-                if "gated" in str(error).lower()
-                else "The hub id may be misspelt, not an image-text model, or there is no network. "
-            ) + f"Elsewhere: `hf download {source} --local-dir FOLDER`, then use hf:FOLDER here."
-        raise BackboneError(f"Cannot load {source}: {reason} {advice}") from error
-
-
-def _license(source: str, revision: str | None) -> str | None:
-    """`license:` of the model card beside the weights or on the hub, when there is one."""
-    card = Path(source) / "README.md"
-    if not _is_folder(source):
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            card = Path(hf_hub_download(source, "README.md", revision=revision))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
-            return None
-    if card.is_file():
-        for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
-            if line.startswith("license:"):
-                return line.partition(":")[2].strip()
-    return None
-
-
-def _is_folder(source: str) -> bool:
-    """Whether a source means a folder, there or not; else it is a hub id."""
-    return Path(source).expanduser().exists() or source.startswith((".", "/", "~"))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .hf_families import Family, Pixels
+from .hf_family import Family, Pixels
 
 LEVELS = 2.5
 """Largest difference from the processor's own result, in steps of the 8-bit scale: both round after each resizing of

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .base import BackboneError, trainable_blocks
-from .hf_families import Family
+from .hf_family import Family
 
 LORA_RANK = 16
 """Rank of the adapters in the mode "lora"."""
