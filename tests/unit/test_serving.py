@@ -141,6 +141,12 @@ def test_jpeg_pictures_give_nearly_the_same_chunk(local: LocalPolicy, checkpoint
         np.testing.assert_allclose(remote.chunk(asked).actions, local.chunk(asked).actions, atol=0.02)
 
 
+def test_a_device_that_is_not_there_is_told(checkpoint: Path) -> None:
+    for device in ("cuda:99", "nonsense"):
+        with pytest.raises(CorftError, match=f"device '{device}' can't be used here"):
+            LocalPolicy(checkpoint, device)
+
+
 def test_the_robots_side_needs_no_torch() -> None:
     program = "import sys; sys.modules['torch'] = None; import corft_core.serving.client"
     subprocess.run([sys.executable, "-c", program], check=True, env=environment())

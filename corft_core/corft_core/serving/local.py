@@ -25,7 +25,7 @@ class LocalPolicy:
     """See :class:`corft_core.serving.interface.ChunkPolicy`. Raises CorftError when the checkpoint can't be used."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self._policy = Policy.load(folder, device=device)
+        self._policy = Policy.load(folder, device=_usable(device))
         self._generator = torch.Generator(device="cpu")
         self._histories: OrderedDict[str, History] = OrderedDict()
         self.info = PolicyInfo(
@@ -67,6 +67,16 @@ class LocalPolicy:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _usable(device: str) -> str:
+    """The device, if this machine has it."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise CorftError(f"device {device!r} can't be used here: {str(error).splitlines()[0]}. Give cpu, "
+                         f"or one of the {torch.cuda.device_count()} CUDA devices that are seen.") from error
+    return device
 
 
 def _batch(seen: Sequence[Seen]) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64]]:
