@@ -8,7 +8,6 @@ and for finding the next chunk after a damaged place.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from corft_core.data.bag.mcap_records import (
     FOOTER,
     INDEX_HEAD,
     MAGIC,
+    MAX_RECORD,
     MESSAGE,
     MESSAGE_HEAD,
     MESSAGE_INDEX,
@@ -32,15 +32,14 @@ from corft_core.data.bag.mcap_records import (
     U64,
     Broken,
     Names,
-    Summary,
     decompressed,
+    read_summary,
     rows_of,
 )
 from corft_core.data.bag.storage import BagError, Block, Damage, Note, Row, in_order
 
 REPAIR = "Repair a copy with: mcap recover IN.mcap -o OUT.mcap"
 _WINDOW = 73  # the longest head: a record's, a chunk's, and 24 letters of compression
-_MAX_RECORD = 64 << 20  # schemas, channels and indexes are far smaller
 _MAX_CHUNK = 256 << 20  # is read at once; recorders make chunks of about 1 MiB
 _MAX_IDLE = 200_000  # records in a row that belong to no message: more are junk
 _RUN_BYTES = 1 << 20
@@ -66,16 +65,15 @@ class McapStorage:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.blocks: list[McapBlock] = []
-        self._names, self._summary = Names(), Summary()
+        self._names = Names()
         self._damage = Damage(path)
-        self._ending = self._odd = ""
-        self._closed = False
+        self._ending = ""
         self._complete = False
         self._unnamed = 0
         self._file = path.open("rb")
         try:
             self._size = self._file.seek(0, 2)
-            self._read_summary()
+            self._summary, self._closed, self._odd = read_summary(self._file, self._size)
             self._walk()
         except BaseException:
             self._file.close()
@@ -193,7 +191,7 @@ class McapStorage:
 
     def _record(self, place: int, length: int) -> memoryview:
         """The content of the record at ``place``."""
-        if length > _MAX_RECORD:
+        if length > MAX_RECORD:
             raise Broken(f"a record of {length} bytes")
         return memoryview(self._read(place + RECORD.size, length))
 
@@ -270,22 +268,3 @@ class McapStorage:
         place = block.place + RECORD.size + CHUNK_HEAD.size + len(block.compression) + U64.size
         stored = self._read(place, min(block.size, self._size - place)) if place < self._size else b""
         return decompressed(stored, block.compression, block.uncompressed, block.checksum, block.cut)
-
-    def _read_summary(self) -> None:
-        """Take in the summary, where there is an undamaged one, and whether the file was closed."""
-        footer_size = RECORD.size + 20
-        tail = self._read(max(0, self._size - footer_size - len(MAGIC)), footer_size + len(MAGIC))
-        if len(tail) < footer_size or tail[-len(MAGIC) :] != MAGIC or RECORD.unpack_from(tail) != (FOOTER, 20):
-            return
-        self._closed = True
-        start, _, checksum = struct.unpack_from("<QQI", tail, RECORD.size)
-        end = self._size - len(tail)
-        if not 0 < start < end or end - start > 4 * _MAX_RECORD:
-            return
-        data = self._read(start, end - start)
-        try:
-            if checksum and zlib.crc32(data + tail[: footer_size - 4]) != checksum:
-                raise Broken("its checksum does not match")
-            self._summary = Summary.parse(data)
-        except Broken as error:
-            self._odd = f"the summary was not used: {error}"

@@ -6,6 +6,7 @@ import struct
 import sys
 import zlib
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import lz4.frame
 
@@ -25,6 +26,7 @@ MESSAGE_HEAD = struct.Struct("<BQHIQQ")  # a message record with its head; the m
 CHUNK_HEAD = struct.Struct("<QQQII")  # times, uncompressed size, checksum, length of the compression's name
 INDEX_HEAD = struct.Struct("<HI")
 U16, U64 = struct.Struct("<H"), struct.Struct("<Q")
+MAX_RECORD = 64 << 20  # schemas, channels and indexes are far smaller
 _LATEST_NS = 1 << 63
 
 
@@ -84,6 +86,28 @@ class Summary:
             raise Broken("a record of the summary is damaged") from error
         out.chunks.sort()
         return out
+
+
+def read_summary(file: BinaryIO, size: int) -> tuple[Summary, bool, str]:
+    """The summary of a file of ``size`` bytes, empty where there is no undamaged one; whether the file was closed; and
+    why a summary that is there was not used, or ""."""
+    footer_size = RECORD.size + 20
+    file.seek(max(0, size - footer_size - len(MAGIC)))
+    tail = file.read(footer_size + len(MAGIC))
+    if len(tail) < footer_size or tail[-len(MAGIC) :] != MAGIC or RECORD.unpack_from(tail) != (FOOTER, 20):
+        return Summary(), False, ""
+    start, _, checksum = struct.unpack_from("<QQI", tail, RECORD.size)
+    end = size - len(tail)
+    if not 0 < start < end or end - start > 4 * MAX_RECORD:
+        return Summary(), True, ""
+    file.seek(start)
+    data = file.read(end - start)
+    try:
+        if checksum and zlib.crc32(data + tail[: footer_size - 4]) != checksum:
+            raise Broken("its checksum does not match")
+        return Summary.parse(data), True, ""
+    except Broken as error:
+        return Summary(), True, f"the summary was not used: {error}"
 
 
 def rows_of(data: memoryview, in_chunk: bool, names: Names | None = None) -> tuple[list[Row], bool]:
