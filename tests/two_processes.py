@@ -1,4 +1,4 @@
-"""Notes the gradients of a tiny run of both stages; test_trainer_processes.py starts it by torchrun, twice at once."""
+"""Notes the gradients of tiny runs of both stages; test_trainer_processes.py starts it by torchrun, twice at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ SETTINGS: dict[str, Any] = {  # nothing random but the joined batch, which is th
 }
 
 
-def gradients_of_training(run: Path) -> list[torch.Tensor]:
+def adapters(model: Path) -> dict[str, Any]:
+    """Settings that train LoRA adapters of the model in a folder, in two parts of a process's batch."""
+    return {"policy__backbone": f"hf:{model}", "policy__backbone_options": {"trainable": "lora:2", "tokens": 4},
+            "sft__accumulate": 2}
+
+
+def gradients_of_training(run: Path, **settings: Any) -> list[torch.Tensor]:
     """Train into `run`; the gradients of every optimiser step, as the optimiser sees them."""
     noted: list[torch.Tensor] = []
     step = torch.optim.AdamW.step
@@ -34,13 +40,14 @@ def gradients_of_training(run: Path) -> list[torch.Tensor]:
     torch.optim.AdamW.step = noting  # type: ignore[method-assign]
     trainer.draw_curves = lambda run: None  # type: ignore[assignment]  # slow, and nothing to see
     try:
-        train(square_data(failures=2, steps=5), run, small_config(**SETTINGS), quiet=True)
+        train(square_data(failures=2, steps=5), run, small_config(**(SETTINGS | settings)), quiet=True)
     finally:
         torch.optim.AdamW.step = step  # type: ignore[method-assign]
     return noted
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    found = gradients_of_training(folder)
-    torch.save(found, folder / f"gradients{os.environ['RANK']}.pt")
+    folder, model = Path(sys.argv[1]), Path(sys.argv[2])
+    for name, more in (("tiny", {}), ("adapters", adapters(model))):
+        found = gradients_of_training(folder / name, **more)
+        torch.save(found, folder / name / f"gradients{os.environ['RANK']}.pt")

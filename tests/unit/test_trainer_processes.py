@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import gradients_of_training
+from two_processes import adapters, gradients_of_training
 
 from corft_core.errors import CorftError
 from corft_core.learning import processes
 from corft_core.learning.run_folder import RunFolder
+from corft_core.policy.backbones.small import FAMILIES
 
 TESTS = Path(__file__).parents[1]
 
@@ -21,21 +22,24 @@ TESTS = Path(__file__).parents[1]
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_give_the_gradients_of_one_with_the_joined_batch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    FAMILIES["smolvlm"](tmp_path / "model")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         str(TESTS / "two_processes.py"), str(tmp_path / "two")],
+         str(TESTS / "two_processes.py"), str(tmp_path / "two"), str(tmp_path / "model")],
         env=environment, capture_output=True, text=True, timeout=800, check=False,
     )
     assert done.returncode == 0, done.stderr
-    one = gradients_of_training(tmp_path / "one")
-    assert len(one) == 4, "stage 1, two critic steps and one actor step"
-    for rank in (0, 1):
-        for expected, seen in zip(one, torch.load(tmp_path / "two" / f"gradients{rank}.pt"), strict=True):
-            scale = float(expected.abs().max())
-            assert scale > 0
-            assert torch.allclose(seen, expected, rtol=1e-3, atol=1e-4 * scale)
-    alone, together = (RunFolder(tmp_path / name).metrics() for name in ("one", "two"))
+    for name, more in (("tiny", {}), ("adapters", adapters(tmp_path / "model"))):
+        one = gradients_of_training(tmp_path / "one" / name, **more)
+        assert len(one) == 4, "stage 1, two critic steps and one actor step"
+        for rank in (0, 1):
+            for expected, seen in zip(one, torch.load(tmp_path / "two" / name / f"gradients{rank}.pt"), strict=True):
+                scale = float(expected.abs().max())
+                assert scale > 0
+                assert torch.allclose(seen, expected, rtol=1e-3, atol=1e-4 * scale)
+    alone, together = (RunFolder(tmp_path / name / "tiny").metrics() for name in ("one", "two"))
     assert [row["stage"] for row in together] == [row["stage"] for row in alone], "only one process writes"
     assert together[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-4), "logged means are over both"
 
