@@ -32,8 +32,9 @@ class Graphed:
     use them before the next call. The settings must be hashable, tensors may be None.
     """
 
-    def __init__(self, function: Function, generator: torch.Generator | None = None) -> None:
-        self._function, self._generator = function, generator
+    def __init__(self, function: Function, device: torch.device | str = "cuda",
+                 generator: torch.Generator | None = None) -> None:
+        self._function, self._device, self._generator = function, device, generator
         self._recorded: dict[Hashable, _Recorded | None] = {}
 
     def __call__(self, *tensors: Tensor | None, **settings: Any) -> tuple[Tensor, ...]:
@@ -42,10 +43,12 @@ class Graphed:
         if key not in self._recorded:
             if len(self._recorded) == MOST_GRAPHS:
                 self._recorded.clear()
-            self._recorded[key] = self._record(tensors, settings)
+            with torch.cuda.device(self._device):
+                self._recorded[key] = self._record(tensors, settings)
         recorded = self._recorded[key]
         if recorded is None:
-            return self._function(*(_on_gpu(tensor) for tensor in tensors), **settings)
+            moved = (None if t is None else t.to(self._device, non_blocking=True) for t in tensors)
+            return self._function(*moved, **settings)
         for place, tensor in zip(recorded.inputs, tensors, strict=True):
             if place is not None and tensor is not None:
                 place.copy_(tensor, non_blocking=True)
@@ -53,7 +56,7 @@ class Graphed:
         return recorded.outputs
 
     def _record(self, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]) -> _Recorded | None:
-        inputs = tuple(None if tensor is None else tensor.to("cuda", copy=True) for tensor in tensors)
+        inputs = tuple(None if tensor is None else tensor.to(self._device, copy=True) for tensor in tensors)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # allocations, cuBLAS handles and kernel choice happen outside of the graph
@@ -73,7 +76,3 @@ class Graphed:
                           f"by step: {reason}", stacklevel=3)
             return None
         return _Recorded(graph, inputs, outputs)
-
-
-def _on_gpu(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.to("cuda", non_blocking=True)

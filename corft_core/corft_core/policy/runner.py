@@ -33,7 +33,7 @@ class Runner:
         self._on_gpu = device.type == "cuda"
         self._noise = torch.Generator(device)
         self._texts: dict[str, Tensor] = {}
-        self._see, self._choose = Graphed(self._seen), Graphed(self._chosen, self._noise)
+        self._see, self._choose = Graphed(self._seen, device), Graphed(self._chosen, device, self._noise)
 
     def see(self, cameras: Sequence[NDArray[np.uint8]], instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Pictures (B, H, W, 3) of every camera and B instructions → tokens (B, cameras, N, C), text (B, L).
