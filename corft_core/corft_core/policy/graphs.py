@@ -28,8 +28,8 @@ class Graphed:
     """``function(*tensors, **settings)`` → tensors, recorded per shape of the tensors and value of the settings.
 
     The function may neither wait for the GPU nor decide by what it computed. One that does is run as it is, after a
-    warning. Random numbers come from `generator` (CUDA), seeded by the caller. Results lie in the graph's own memory:
-    use them before the next call. The settings must be hashable, tensors may be None.
+    warning. Random numbers come from `generator` (CUDA), seeded by the caller before every call. Results lie in the
+    graph's own memory: use them before the next call. The settings must be hashable, tensors may be None.
     """
 
     def __init__(self, function: Function, device: torch.device | str = "cuda",
@@ -45,6 +45,8 @@ class Graphed:
                 self._recorded.clear()
             with torch.cuda.device(self._device):
                 self._recorded[key] = self._record(tensors, settings)
+            if self._generator is not None:  # recording drew from it
+                self._generator.manual_seed(self._generator.initial_seed())
         recorded = self._recorded[key]
         if recorded is None:
             moved = (None if t is None else t.to(self._device, non_blocking=True) for t in tensors)
