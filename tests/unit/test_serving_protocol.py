@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -46,6 +46,7 @@ REQUESTS = st.builds(
     Request, SEEN, instruction=st.text(max_size=50), seed=st.integers(0, 2**63 - 1), plan=st.none() | TABLES,
     frozen=st.integers(0, 50), run=st.text(max_size=9), begins=st.booleans(),
     past=st.lists(SEEN, max_size=2).map(tuple))
+patient = settings(deadline=None, max_examples=60)
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
 
@@ -54,6 +55,7 @@ def sent(kind: str, header: dict, arrays: dict) -> Message:
     return unpack(pack(Message(kind, "robot", 7, header, arrays)))
 
 
+@patient
 @given(REQUESTS)
 def test_a_request_arrives_bit_for_bit(request: Request) -> None:
     message = sent("chunk", *pack_request(request, "raw"))
@@ -70,6 +72,7 @@ def test_a_request_arrives_bit_for_bit(request: Request) -> None:
         assert arrived.plan.shape == request.plan.shape and arrived.plan.tobytes() == request.plan.tobytes()
 
 
+@patient
 @given(hnp.arrays(np.float64, (1, 4, 3)), hnp.arrays(np.float64, 1), st.none() | hnp.arrays(np.float64, 1),
        st.integers(0, 99), st.floats())
 def test_a_prediction_arrives_with_every_field(actions, value, steps, forwards, kept) -> None:
@@ -89,12 +92,14 @@ def test_what_a_robot_must_know_of_the_policy_arrives() -> None:
         unpack_info(sent("info", pack_info(INFO) | {"contract": {"rate_hz": 10}}, {}))
 
 
+@patient
 @given(st.lists(st.binary(max_size=200), max_size=4))
 def test_garbage_is_refused(frames: list[bytes]) -> None:
     with pytest.raises(ProtocolError):
         unpack(frames)
 
 
+@patient
 @given(st.data())
 def test_a_damaged_message_is_refused_or_a_message_still(data: st.DataObject) -> None:
     frames = pack(Message("chunk", "robot", 7, *pack_request(nothing_seen(INFO), "raw")))
@@ -107,6 +112,7 @@ def test_a_damaged_message_is_refused_or_a_message_still(data: st.DataObject) ->
         unpack_request(unpack(frames))
 
 
+@patient
 @given(st.dictionaries(st.sampled_from(["stamps_ns", "seed", "frozen", "instruction", "images", "run", "begins"]), JSON,
                        min_size=1),
        st.dictionaries(st.sampled_from(["0.state", "plan", "0.image.front", "1.state"]),
