@@ -39,7 +39,7 @@ not fit one card in full takes LoRA, or a smaller model.
 ## Memory
 
 A training is refused before it starts when it needs more than the device has free, with the modes that fit. The
-formula, with w = 4 bytes for trained numbers and s = 2 or 4 by `dtype`:
+formula, in bytes, with s = 2 or 4 by `dtype`:
 
 ```
 weights      4 · trained + s · frozen
@@ -69,8 +69,8 @@ def text(result: dict[str, Any]) -> str:
         cells = [_cell(f"{mode['gib']:.1f}", mode["gpu"], "gib") for mode in row["modes"].values()]
         lines.append(f"| {row['name']} | {_count(row['parameters'])} | " + " | ".join(cells) + " |")
     lines += [
-        "", "Such models do without the tiles that larger pictures would be cut into. Qwen's pictures grow with the "
-        "camera's, the others' have one size.", "", _checked(result["kept_over_formula"]), "", "## Speed", "",
+        "", "Pictures are not cut into tiles. Qwen's grow with the camera's, the others' have one size.", "",
+        _checked(result["kept_over_formula"]), "", "## Speed", "",
         "10¹² floating point operations a sample, counted over the same matrices (attention's own products are left "
         "out); frozen: one forward pass, which training makes once for every frame. Divided by what a card reaches, "
         "that is the least time" + ("; in brackets samples/s as measured:" if card else ":"), "",
@@ -92,6 +92,6 @@ def _count(parameters: int) -> str:
 
 
 def _checked(ratios: dict[str, dict[str, float]]) -> str:
-    found = [f"{name} {row['all']:.2f} in full and {row['lora']:.2f} with LoRA" for name, row in ratios.items()]
+    found = [f"{name} {row['all']:.2f} in full and {row['lora']:.2f} with adapters" for name, row in ratios.items()]
     return ("Activations that the backward pass really keeps over the formula's, on a CPU in float32, two layers of "
-            "each part: " + "; ".join(found) + ".")
+            "each part, adapters in both: " + "; ".join(found) + ".")

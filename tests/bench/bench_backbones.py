@@ -106,7 +106,7 @@ def _kept(size: Size) -> dict[str, float]:
     """What one sample's backward pass keeps over what the formula says, in float32, for two layers of the model."""
     family, found = built(_two_layers(size.config())), {}
     for trainable in ("all", "lora"):
-        mode = Mode(trainable)
+        mode = Mode(trainable, lora_vision=trainable == "lora")
         expected = footprint(family, mode, size.work(family.several_images)).activations
         _prepared(family, mode)
         own = {p.untyped_storage().data_ptr() for p in family.model.parameters()}

@@ -1,6 +1,6 @@
 """Memory and arithmetic of training an `hf:` backbone, by formula, before anything is loaded.
 
-Bytes of a step, with w = 4 for trained numbers and s = 2 or 4 by the backbone's `dtype`:
+Bytes of a step, with s = 2 or 4 by the backbone's `dtype`:
 
     weights      4 · trained + s · frozen
     gradients    4 · trained
@@ -12,7 +12,8 @@ Bytes of a step, with w = 4 for trained numbers and s = 2 or 4 by the backbone's
 `rows` of a matrix are the tokens of all prompts of a sample (language model) or the patches of all its pictures (vision
 tower). With gradient checkpointing a layer keeps only its input, rows · width, and one layer at a time is whole.
 The experts over the backbone are small beside it and left out. Floating point operations: 2 · rows · in · out for a
-matrix, forward; the same again for the gradient that passes it, and again for the gradient of trained weights.
+matrix, forward; the same again for the gradient that passes it, for the gradient of trained weights, and for computing
+activations again.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def footprint(family: Family, mode: Mode, work: Work) -> Footprint:
         kept = [layer.rows * layer.width for layer in passed] + [max(kept, default=0)]
     passing = max((layer.rows * layer.kept for layer in layers if not layer.passed), default=0)
     mixed = mode.dtype != "float32" and trained > 0 and not mode.gradient_checkpointing
+    passes = 2 if mode.gradient_checkpointing else 1
     return Footprint(
         weights=4 * trained + size_frozen * frozen,
         gradients=4 * trained,
@@ -93,7 +95,7 @@ def footprint(family: Family, mode: Mode, work: Work) -> Footprint:
         average=4 * trained if mode.average else 0,
         casts=size * trained if mixed else 0,
         activations=size * mode.samples * max(sum(kept), passing),
-        flops=sum(2 * layer.rows * layer.weights * (1 + layer.passed + layer.trained) for layer in layers),
+        flops=sum(2 * layer.rows * layer.weights * (1 + passes * layer.passed + layer.trained) for layer in layers),
     )
 
 
