@@ -86,7 +86,7 @@ def _paligemma(folder: Path) -> None:
     config = tf.PaliGemmaConfig(
         text_config={"model_type": "gemma", **_TEXT, "head_dim": 8},
         vision_config={"model_type": "siglip_vision_model", **_VISION, "projection_dim": 32},
-        image_token_id=4,
+        image_token_index=4,
         projection_dim=32,
     )
     processor = {"image_processor_type": "SiglipImageProcessor", "size": _SQUARE}
@@ -99,7 +99,7 @@ def _llava(folder: Path) -> None:
     config = tf.LlavaConfig(
         text_config={"model_type": "llama", **_TEXT},
         vision_config={"model_type": "clip_vision_model", **_VISION, "projection_dim": 32},
-        image_token_id=4,
+        image_token_index=4,
     )
     processor = {"image_processor_type": "CLIPImageProcessor", "size": _SQUARE, "crop_size": _SQUARE}
     _save(folder, tf.LlavaForConditionalGeneration(config), ["<image>"], processor)

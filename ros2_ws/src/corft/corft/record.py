@@ -27,8 +27,8 @@ Only a key that comes alone counts; pasted text is ignored. Without a terminal o
 [PROMPT], success, failure, discard, stop, prompt TEXT, wait SECONDS, quit; the end of the input quits.
 
 Ctrl-C, SIGTERM and a lost SSH connection end the recording cleanly and discard the episode under way. The bag is then
-read once and compared with what was heard; OUT/record.json keeps the result, OUT/record.log the recorder's output, OUT/contract.json the
-contract, with which bag_to_dataset then converts the bag.
+read once and compared with what was heard; OUT/record.json keeps the result, OUT/record.log the recorder's output,
+OUT/contract.json the contract, with which bag_to_dataset then converts the bag.
 
 exit codes: 0 recorded, the bag is sound; 1 recorded, but the audit found problems; 2 nothing recorded, or recording
 failed; 130 the audit was interrupted, the bag is complete
