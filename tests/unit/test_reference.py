@@ -194,7 +194,7 @@ def test_a_lost_stop_is_sent_again():
     world = World(quick, lost=first_hold)
     world.drive(0.8)
     world.supervisor.stop(Refusal(Reason.STOP_REQUESTED, "a test"), world.now_ns)
-    world.run(0.45)
+    world.run(0.6)
     assert lost and world.seen(Reason.COMMAND_LOST)
     assert np.max(np.abs(world.state.velocities)) < 1e-6, "its chunk would have gone on for a second"
     assert keeps_limits(world)
