@@ -339,11 +339,16 @@ def _second_policy(rig: Rig, rng: random.Random) -> None:
 
 
 def _second_commander(rig: Rig, rng: random.Random) -> None:
-    """Another node sends the arm elsewhere, past the executor."""
+    """Another node sends the arm elsewhere, past the executor, while none of its commands is on the way: which of two
+    comes last nobody could tell."""
     goal = np.array(rig.contract.robot.home_rad)
     goal[0] += rng.uniform(-0.3, 0.3)
+    rig.driving = False
+    rig.run(0.2)
     rig.foreign_command(goal, 1.5)
-    rig.run(1.8)
+    rig.run(0.1)
+    rig.driving = True
+    rig.run(1.6)
 
 
 def _camera_returns(rig: Rig, rng: random.Random) -> None:
