@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,10 @@ def test_other_frozen_weights_under_adapters_are_refused(smolvlm: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_compiled_layers_train_alike(smolvlm: Path) -> None:
+@pytest.mark.timeout(900)
+def test_compiled_layers_train_alike(smolvlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Traced and differentiated as ever; only the C++ compiler, which takes minutes, is left out.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     plain, compiled = (build(smolvlm, trainable="last:1", compile=value) for value in (False, True))
     torch.testing.assert_close(backward(compiled), backward(plain), rtol=1e-4, atol=1e-5)
     for ours, theirs in zip(compiled.parameters(), plain.parameters(), strict=True):
