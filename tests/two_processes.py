@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from learning_data import small_config, square_data
 
-from corft_core.learning import trainer
+from corft_core.learning import processes, trainer
 from corft_core.learning.trainer import train
 
 SETTINGS: dict[str, Any] = {  # nothing random but the joined batch, which is the same in both cases
@@ -48,6 +48,7 @@ def gradients_of_training(run: Path, **settings: Any) -> list[torch.Tensor]:
 
 if __name__ == "__main__":
     folder, model = Path(sys.argv[1]), Path(sys.argv[2])
-    for name, more in (("tiny", {}), ("adapters", adapters(model))):
-        found = gradients_of_training(folder / name, **more)
-        torch.save(found, folder / name / f"gradients{os.environ['RANK']}.pt")
+    with processes.joined("cpu"):  # one group for both runs: gloo can't form a second one
+        for name, more in (("tiny", {}), ("adapters", adapters(model))):
+            found = gradients_of_training(folder / name, **more)
+            torch.save(found, folder / name / f"gradients{os.environ['RANK']}.pt")
