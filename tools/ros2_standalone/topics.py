@@ -134,6 +134,7 @@ def _hz(args: argparse.Namespace) -> int:
 
 def _pub(args: argparse.Namespace) -> int:
     from rclpy.duration import Duration
+    from rclpy.qos import DurabilityPolicy, QoSProfile
 
     name, kind = absolute(args.topic_name), interface(args.message_type)
     message = fill(kind(), args.values)
@@ -141,7 +142,7 @@ def _pub(args: argparse.Namespace) -> int:
     matching = args.wait_matching_subscriptions
     matching = (1 if times else 0) if matching is None else matching
     with ros_node("ros2cli_standalone") as here:
-        publisher = here.create_publisher(kind, name, 10)
+        publisher = here.create_publisher(kind, name, QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
         while publisher.get_subscription_count() < matching:
             print("Waiting for at least 1 matching subscription(s)...", flush=True)
             await_condition(lambda: publisher.get_subscription_count() >= matching, 1.0)
@@ -153,5 +154,6 @@ def _pub(args: argparse.Namespace) -> int:
             publisher.publish(message)
             if not times or count < times:
                 time.sleep(1.0 / args.rate)
+        time.sleep(0.1)  # for subscriptions that are matched only now
         publisher.wait_for_all_acked(Duration(seconds=1))
     return 0
