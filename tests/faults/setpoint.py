@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,11 +86,13 @@ class Setpoint:
 
     def advance(self, now_s: float) -> None:
         """Sample up to ``now_s``."""
-        if self._until_s is None or now_s < self._until_s:
+        # Rounding alone puts the next sample a little before or after now.
+        if self._until_s is None or now_s < self._until_s - 0.5 * self._sample_s:
             self._until_s = now_s
             return
-        times = np.arange(self._until_s, now_s, self._sample_s)
-        if len(times):
+        count = max(0, math.ceil((now_s - self._until_s) / self._sample_s - 1e-6))
+        times = self._until_s + self._sample_s * np.arange(count)
+        if count:
             state = self._controller.desired(times)
             self._parts.append(Motion(times, state.positions, state.velocities, state.accelerations))
             self._until_s = float(times[-1]) + self._sample_s
