@@ -112,6 +112,10 @@ def robot(rclpy_context: None) -> Iterator[Callable[..., Robot]]:
         each.close()
 
 
+# The checks before a recording have tests of their own; in the others a busy machine's gap shall not end it.
+UNCHECKED = ("--wait", "30", "--force")
+
+
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """The recorder from its sources; `ros2` is this machine's, or tools/ros2_standalone."""
     return subprocess.Popen([sys.executable, "-m", "corft.record", *map(str, arguments)], text=True,
@@ -147,7 +151,7 @@ def test_a_scripted_session_becomes_a_data_set(robot: Callable[..., Robot], tmp_
     bag = tmp_path / "bags" / "monday"
     script = ("start pick the cube\nwait 2\nsuccess\nwait 0.3\nstart\nstart\nwait 0.5\ndiscard\n# a comment\nnonsense\n"
               "prompt push the cube\nwait 0.3\nstart\nwait 1\nfailure\nquit\n")
-    code, output = finish(start(bag, "--contract", CONTRACT, "--operator", "ann"), script)
+    code, output = finish(start(bag, "--contract", CONTRACT, *UNCHECKED, "--operator", "ann"), script)
     assert "start: episode 2 is running" in output and "ignored the line 'nonsense'" in output
     for line in ("episode 1 success", "episode 2 discard", "episode 3 failure",
                  "episodes: 1 success, 1 failure, 1 discard"):
@@ -226,49 +230,26 @@ def test_keys_on_a_terminal_mark_episodes_and_the_terminal_is_put_back(robot: Ca
                                                                       tmp_path: Path) -> None:
     robot()
     bag = tmp_path / "bag"
-    leader, follower = pty.openpty()
-    before = termios.tcgetattr(follower)
-    process = subprocess.Popen([sys.executable, "-m", "corft.record", str(bag), "--contract", str(CONTRACT), "--prompt",
-                                "pick"], stdin=follower, stdout=follower, stderr=follower, env=environment())
-    shown = bytearray()
-    reader = threading.Thread(target=_collect, args=(leader, shown), daemon=True)
-    reader.start()
-
-    def type_until(keys: bytes, text: bytes) -> None:
-        deadline, sent_s = time.monotonic() + PATIENCE_S, 0.0
-        while text not in shown:
-            assert time.monotonic() < deadline, shown.decode(errors="replace")
-            if time.monotonic() - sent_s > 1.5:
-                os.write(leader, keys)
-                sent_s = time.monotonic()
-            time.sleep(0.05)
-
-    try:
-        wait_for(lambda: b"episodes, 0 successes" in shown, "the status line")
-        os.write(leader, b"sudo rm -rf /\n")  # pasted by mistake: no start
-        wait_for(lambda: b"ignored pasted text" in shown, "the notice")
+    with Terminal(bag) as terminal:
+        terminal.wait_for(b"episodes, 0 successes")
+        terminal.type(b"sudo rm -rf /\n")  # pasted by mistake: no start
+        terminal.wait_for(b"ignored pasted text")
         time.sleep(0.5)
-        type_until(b"s", b"episode 1 started: 'pick'")
+        terminal.type_until(b"s", b"episode 1 started: 'pick'")
         time.sleep(1.0)
-        type_until(b"y", b"episode 1 success")
+        terminal.type_until(b"y", b"episode 1 success")
         time.sleep(0.5)
-        os.write(leader, b"p")
-        wait_for(lambda: b"prompt: _" in shown, "the prompt editor")
-        os.write(leader, b"\x1b[200~push the\ncube\x1b[201~")
+        terminal.type(b"p")
+        terminal.wait_for(b"prompt: _")
+        terminal.type(b"\x1b[200~push the\ncube\x1b[201~")
         time.sleep(0.3)
-        os.write(leader, b"\r")
-        wait_for(lambda: b"prompt: 'push the cube'" in shown, "the new prompt")
-        assert process.poll() is None
+        terminal.type(b"\r")
+        terminal.wait_for(b"prompt: 'push the cube'")
+        assert terminal.process.poll() is None
         time.sleep(0.5)
-        os.write(leader, b"q")
-        assert process.wait(PATIENCE_S) in (0, 1)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-            print(shown.decode(errors="replace"))
-    assert termios.tcgetattr(follower) == before
-    os.close(follower)
+        terminal.type(b"q")
+        assert terminal.process.wait(PATIENCE_S) in (0, 1)
+        assert termios.tcgetattr(terminal.follower) == terminal.before
     episodes = json.loads((bag / "record.json").read_text())["episodes"]
     assert [(e["outcome"], e["instruction"]) for e in episodes] == [("success", "pick")]
 
@@ -276,18 +257,56 @@ def test_keys_on_a_terminal_mark_episodes_and_the_terminal_is_put_back(robot: Ca
 def test_a_lost_connection_ends_the_recording_cleanly(robot: Callable[..., Robot], tmp_path: Path) -> None:
     robot()
     bag = tmp_path / "bag"
-    leader, follower = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-m", "corft.record", str(bag), "--contract", str(CONTRACT), "--prompt",
-                                "pick"], stdin=follower, stdout=follower, stderr=follower, env=environment(),
-                               start_new_session=True)
-    os.close(follower)
-    shown = bytearray()
-    threading.Thread(target=_collect, args=(leader, shown), daemon=True).start()
-    wait_for(lambda: b"episodes, 0 successes" in shown, "the status line")
-    process.send_signal(signal.SIGHUP)
-    os.close(leader)
-    assert process.wait(PATIENCE_S) in (0, 1)
+    with Terminal(bag, start_new_session=True) as terminal:
+        terminal.wait_for(b"episodes, 0 successes")
+        terminal.process.send_signal(signal.SIGHUP)
+        terminal.hang_up()
+        assert terminal.process.wait(PATIENCE_S) in (0, 1)
     assert (bag / "metadata.yaml").is_file() and (bag / "record.json").is_file()
+
+
+class Terminal:
+    """A recorder on a terminal of its own, and all that it has shown there; both end with the block."""
+
+    def __init__(self, bag: Path, **options: Any) -> None:
+        self._leader, self.follower = pty.openpty()
+        self.before = termios.tcgetattr(self.follower)
+        self.process = start(bag, "--contract", CONTRACT, *UNCHECKED, "--prompt", "pick", stdin=self.follower,
+                             stdout=self.follower, stderr=self.follower, **options)
+        self._shown = bytearray()
+        threading.Thread(target=_collect, args=(self._leader, self._shown), daemon=True).start()
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if kind is not None:
+            print(self._shown.decode(errors="replace"))
+        os.close(self.follower)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._leader, keys)
+
+    def hang_up(self) -> None:
+        os.close(self._leader)
+
+    def wait_for(self, text: bytes) -> None:
+        """Until it is on the screen; fails at once when the recorder has ended."""
+        wait_for(lambda: text in self._shown or self.process.poll() is not None, repr(text))
+        assert text in self._shown, f"the recorder ended with {self.process.returncode}"
+
+    def type_until(self, keys: bytes, text: bytes) -> None:
+        """A key that comes too early is refused: type it again until the recorder has obeyed."""
+        deadline_s, sent_s = time.monotonic() + PATIENCE_S, 0.0
+        while text not in self._shown:
+            assert time.monotonic() < deadline_s and self.process.poll() is None, f"waited for {text!r}"
+            if time.monotonic() - sent_s > 1.5:
+                self.type(keys)
+                sent_s = time.monotonic()
+            time.sleep(0.05)
 
 
 def _collect(fd: int, into: bytearray) -> None:
@@ -311,7 +330,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
 
 def start_an_episode(bag: Path) -> tuple[subprocess.Popen[str], str]:
     """A recorder in its first episode, and what it said up to there."""
-    process = start(bag, "--contract", CONTRACT, "--prompt", "pick")
+    process = start(bag, "--contract", CONTRACT, *UNCHECKED, "--prompt", "pick")
     assert process.stdin is not None
     process.stdin.write("start\n")
     process.stdin.flush()
