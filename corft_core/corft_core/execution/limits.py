@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,14 +61,26 @@ class Excess:
 def dense(path: JointPath) -> tuple[Array, Array]:
     """Times (M,) and position, velocity, acceleration and jerk (4, M, J), SAMPLES_PER_SEGMENT + 1 a segment.
 
-    Interpolated as a joint trajectory controller does. Both sides of a knot are there: jerk may step.
+    Interpolated as a joint trajectory controller does. Both sides of a knot are there: jerk may step. Not in the order
+    of time.
     """
     if len(path.times_s) == 1:
         position, velocity, acceleration = (value[None] for value in path.sample(float(path.times_s[0])))
         return path.times_s, np.stack([position, velocity, acceleration, np.zeros_like(position)])
-    t = np.linspace(0.0, 1.0, SAMPLES_PER_SEGMENT + 1) * np.diff(path.times_s)[:, None]
-    values = evaluate(path.coefficients[:, :, None], t[:, :, None])
-    return (path.times_s[:-1, None] + t).ravel(), values.reshape(4, -1, len(path.names))
+    # In units of each segment's span all segments are sampled at the same places: one product of matrices.
+    spans = np.diff(path.times_s)
+    scaled = path.coefficients * (spans[None, :] ** np.arange(6)[:, None])[:, :, None]
+    values = (_sampler() @ scaled.reshape(6, -1)).reshape(4, SAMPLES_PER_SEGMENT + 1, len(spans), len(path.names))
+    values /= (spans[None, :] ** np.arange(4)[:, None])[:, None, :, None]
+    times = path.times_s[:-1] + np.linspace(0.0, 1.0, SAMPLES_PER_SEGMENT + 1)[:, None] * spans
+    return times.ravel(), values.reshape(4, -1, len(path.names))
+
+
+@lru_cache(maxsize=1)
+def _sampler() -> Array:
+    """(4 * (SAMPLES_PER_SEGMENT + 1), 6): position and its derivatives along a segment from its polynomial."""
+    unit = np.eye(6)[:, :, None]
+    return evaluate(unit, np.linspace(0.0, 1.0, SAMPLES_PER_SEGMENT + 1)).transpose(0, 2, 1).reshape(-1, 6)
 
 
 def worst_excess(path: JointPath, limits: MotionLimits, tolerance: float = 1e-3) -> Excess | None:
@@ -75,15 +88,19 @@ def worst_excess(path: JointPath, limits: MotionLimits, tolerance: float = 1e-3)
 
     ``tolerance`` is relative for velocity, acceleration and jerk, rad for positions.
     """
-    times, (position, velocity, acceleration, jerk) = dense(path)
+    times, states = dense(path)
+    lowest, highest = states.min(axis=1), states.max(axis=1)  # (4, J)
+    derivatives = (limits.velocity, limits.acceleration, limits.jerk)
+    shares = np.maximum(-lowest[1:], highest[1:]) / np.stack(derivatives) - 1
+    if max(shares.max(), (limits.low - lowest[0]).max(), (highest[0] - limits.high).max()) <= tolerance:
+        return None
     worst: Excess | None = None
     worst_amount = tolerance
-    for quantity, amount, values, allowed in (
-            ("position", limits.low - position, position, limits.low),
-            ("position", position - limits.high, position, limits.high),
-            ("velocity", np.abs(velocity) / limits.velocity - 1, velocity, limits.velocity),
-            ("acceleration", np.abs(acceleration) / limits.acceleration - 1, acceleration, limits.acceleration),
-            ("jerk", np.abs(jerk) / limits.jerk - 1, jerk, limits.jerk)):
+    outside = (("position", limits.low - states[0], states[0], limits.low),
+               ("position", states[0] - limits.high, states[0], limits.high),
+               *((quantity, np.abs(values) / limit - 1, values, limit) for quantity, values, limit in zip(
+                   ("velocity", "acceleration", "jerk"), states[1:], derivatives, strict=True)))
+    for quantity, amount, values, allowed in outside:
         row, joint = np.unravel_index(int(np.argmax(amount)), amount.shape)
         if amount[row, joint] > worst_amount:
             worst_amount = float(amount[row, joint])

@@ -96,10 +96,15 @@ def ensembled(chunk: Chunk, earlier: Sequence[Chunk], decay: float) -> Chunk:
         times = member.due_ns
         covered = (due >= times[0]) & (due <= times[-1])
         weight = np.where(covered, np.exp(-decay * rank), 0.0)
-        origin = times[0]
-        values = np.stack([np.interp((due - origin) * 1e-9, (times - origin) * 1e-9, column)
-                           for column in member.positions.T], axis=1)
-        total += weight[:, None] * values
+        total += weight[:, None] * _interpolated(times, member.positions, due)
         weights += weight
         rank += covered
     return Chunk(chunk.stamp_ns, chunk.names, total / weights[:, None], chunk.gripper, chunk.dt_s, chunk.number)
+
+
+def _interpolated(times_ns: NDArray[np.int64], positions: Array, at_ns: NDArray[np.int64]) -> Array:
+    """(N, J): ``positions`` (M, J) at ``times_ns`` (M,), linear in between, at ``at_ns`` (N,)."""
+    below = np.clip(np.searchsorted(times_ns, at_ns, side="right") - 1, 0, max(len(times_ns) - 2, 0))
+    above = np.minimum(below + 1, len(times_ns) - 1)
+    part = np.clip((at_ns - times_ns[below]) / np.maximum(times_ns[above] - times_ns[below], 1), 0.0, 1.0)
+    return np.asarray(positions[below] + part[:, None] * (positions[above] - positions[below]))

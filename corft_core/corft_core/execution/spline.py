@@ -52,10 +52,15 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Differences:
-    """Maps of n segments: control points = fixed·(3,) + free·(n-2,); first, second, third differences of both."""
+    """Maps of n segments: control points = fixed·(3,) + free·(n-2,); first, second, third differences of both.
+
+    ``bending`` (n-2, n-2) and ``bending_start`` (n-2, 3): the third differences' part of the normal equations.
+    """
 
     fixed: tuple[Array, ...]
     free: tuple[Array, ...]
+    bending: Array
+    bending_start: Array
 
 
 @lru_cache(maxsize=64)
@@ -65,8 +70,9 @@ def _differences(segments: int) -> _Differences:
     fixed[:3] = np.eye(3)
     free[3:segments, :segments - 3] = np.eye(segments - 3)
     free[segments:, -1] = 1.0  # three equal control points: at rest at the end
-    return _Differences(tuple(np.diff(fixed, order, axis=0) for order in range(4)),
-                        tuple(np.diff(free, order, axis=0) for order in range(4)))
+    all_fixed = tuple(np.diff(fixed, order, axis=0) for order in range(4))
+    all_free = tuple(np.diff(free, order, axis=0) for order in range(4))
+    return _Differences(all_fixed, all_free, all_free[3].T @ all_free[3], all_free[3].T @ all_fixed[3])
 
 
 def _start_points(start: State, knot_s: float) -> Array:
@@ -97,12 +103,11 @@ def fit(names: tuple[str, ...], start: State, due_s: Array, waypoints: Array, ta
     first = _start_points(start, knot_s)
     basis = _basis(due_s, knot_s, segments)
     step_s = float(due_s[-1] / len(due_s))
-    tracking, bending = basis @ maps.free[0], maps.free[3]
+    tracking = basis @ maps.free[0]
     weight = smoothing_s**6 / knot_s**5
-    hessian = step_s * tracking.T @ tracking + weight * bending.T @ bending
+    hessian = step_s * tracking.T @ tracking + weight * maps.bending
     hessian[np.diag_indices_from(hessian)] += 1e-12
-    gradient = (step_s * tracking.T @ (basis @ maps.fixed[0] @ first - waypoints)
-                + weight * bending.T @ (maps.fixed[3] @ first))
+    gradient = step_s * tracking.T @ (basis @ maps.fixed[0] @ first - waypoints) + weight * maps.bending_start @ first
     unlimited = np.linalg.solve(hessian, -gradient).astype(np.float64)
     free = _within_limits(unlimited, first, hessian, gradient, maps, limits, knot_s)
     if free is None:

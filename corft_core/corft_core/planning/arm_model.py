@@ -72,12 +72,12 @@ class ArmModel:
         """Poses (N, 4, 4) of ``frame`` in the base frame along ``path`` (N, J)."""
         data, index = self._data(), self._frame_id(frame)
         # The base does not move with the arm.
-        to_base = self._base_placement().inverse()
+        to_base = self._base_placement().inverse().homogeneous
         result = np.empty((len(path), 4, 4))
         for k, q in enumerate(path[:, self._from_contract]):
             pin.forwardKinematics(self.model, data, q)
-            result[k] = to_base.act(pin.updateFramePlacement(self.model, data, index)).homogeneous
-        return result
+            result[k] = pin.updateFramePlacement(self.model, data, index).homogeneous
+        return np.asarray(to_base @ result)
 
     def error_and_jacobian(self, q: Array, frame: str, target: Array) -> tuple[Array, Array]:
         """Twist (6,) in ``frame`` from its pose at ``q`` to ``target`` (4x4, base frame), and its Jacobian (6, J)."""

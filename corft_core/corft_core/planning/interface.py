@@ -206,8 +206,8 @@ def check_path(path: Array, names: Sequence[str], what: str) -> Array:
     if matrix.ndim != 2 or len(matrix) == 0 or matrix.shape[1] != len(names):
         raise PlanningError(f"{what} must have the shape (N, {len(names)}), one column a joint "
                             f"({', '.join(names)}), got {matrix.shape}")
-    bad = [name for name, column in zip(names, matrix.T, strict=True) if not np.all(np.isfinite(column))]
-    if bad:
+    if not np.isfinite(matrix).all():
+        bad = [name for name, column in zip(names, matrix.T, strict=True) if not np.all(np.isfinite(column))]
         raise PlanningError(f"{what} is not finite for {', '.join(bad)}")
     return matrix
 
