@@ -61,6 +61,21 @@ def test_the_whole_library_imports_with_rclpy_blocked():
     assert result.returncode == 0, result.stderr
 
 
+def test_launch_files_need_nothing_of_the_virtual_environment():
+    """`ros2 launch` runs in the system's Python, which has ROS, NumPy and PyYAML."""
+    ours = {name for path in (ROOT / "launch").glob("*.py") for name in imports(path)
+            if name.split(".")[0] in ("corft", "corft_core") and name[-1].islower()}
+    blocked = ("torch", "transformers", "peft", "tokenizers", "safetensors", "rosbags", "cv2", "av", "pyarrow",
+               "mujoco", "pinocchio", "coal", "ompl", "toppra", "daqp", "ruckig", "matplotlib", "PIL", "tensorboardX",
+               "tqdm", "jinja2", "psutil", "zmq")
+    program = (f"import sys, importlib\nfor name in {blocked!r}: sys.modules[name] = None\n"
+               f"for name in {sorted(ours)!r}:\n    module, _, item = name.rpartition('.')\n"
+               "    try: importlib.import_module(name)\n"
+               "    except ModuleNotFoundError: getattr(importlib.import_module(module), item)\n")
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ours and result.returncode == 0, result.stderr
+
+
 def test_no_pickle_anywhere():
     for path in [*CORE.rglob("*.py"), *(ROOT / "ros2_ws/src/corft/corft").rglob("*.py")]:
         found = imports(path)

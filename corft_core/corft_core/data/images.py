@@ -100,7 +100,9 @@ def decode_image(message: Any, depth_range_m: tuple[float, float] | None = None)
     if encoding.startswith("bayer_") and encoding[6:10] in _BAYER and encoding[10:] in ("8", "16"):
         pixels = _rows(message, "u1" if encoding[10:] == "8" else "u2", 1)[:, :, 0]
         return _converted(_eight_bits(pixels), _BAYER[encoding[6:10]])
-    raise ImageDecodeError(_unknown(encoding))
+    if encoding in _DEPTH:
+        raise ImageDecodeError(_unknown(encoding))
+    return _bridged(message)
 
 
 def prepare_image(image: Image, camera: CameraStream) -> Image:
@@ -244,6 +246,16 @@ def _converted(pixels: Pixels, code: str) -> Image:
         return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, code)), np.uint8)
     except cv2.error as error:
         raise ImageDecodeError(f"image of {pixels.shape} cannot be turned into rgb: {error}") from error
+
+
+def _bridged(message: Any) -> Image:
+    """An encoding of none of the tables: cv_bridge may know it."""
+    from corft_core.data.ros_cv_bridge import decode_with_cv_bridge
+
+    try:
+        return decode_with_cv_bridge(message)
+    except CorftError as error:
+        raise ImageDecodeError(f"{_unknown(str(message.encoding))}. {error}") from error
 
 
 def _unknown(encoding: str) -> str:

@@ -45,6 +45,7 @@ def machine(planner: str, device: str) -> Iterator[Check]:
     for name, why in (("rclpy", "the nodes"), ("corft_msgs", "the nodes"), ("torch", "policies and training"),
                       ("cv2", "images"), ("pinocchio", "the embedded planner")):
         yield _importable(name, why)
+    yield _cv_bridge()
     yield _device(device)
     if planner == "moveit":
         yield _moveit()
@@ -62,6 +63,14 @@ def _importable(name: str, why: str) -> Check:
                      f"needed by {why}. Build the workspace with an environment that has it: make setup, or "
                      "docs/how-to/your-robot.md")
     return Check(name, "ok", str(getattr(module, "__version__", "found")))
+
+
+def _cv_bridge() -> Check:
+    from corft_core.data.ros_cv_bridge import cv_bridge_trouble
+
+    trouble = cv_bridge_trouble()
+    return Check("cv_bridge", "ok", trouble + "; not needed: only encodings such as nv21 go through it" if trouble
+                 else "loads")
 
 
 def _device(device: str) -> Check:
