@@ -31,10 +31,10 @@ class Post:
         self._ended = False
         threading.Thread(target=self._deliver, daemon=True).start()
 
-    def send(self, delay_s: float, publish: Callable[[Any], None], message: Any) -> None:
-        """Call ``publish(message)`` in ``delay_s`` seconds."""
+    def send(self, due_s: float, publish: Callable[[Any], None], message: Any) -> None:
+        """Call ``publish(message)`` at ``due_s`` of steady time."""
         with self._changed:
-            heapq.heappush(self._waiting, (time.monotonic() + delay_s, next(self._count), publish, message))
+            heapq.heappush(self._waiting, (due_s, next(self._count), publish, message))
             self._changed.notify()
 
     def close(self) -> None:
@@ -55,20 +55,42 @@ class Post:
 
 
 class Channel:
-    """Passes messages on to ``publish`` through ``fault``."""
+    """Passes messages on to ``publish`` through ``fault``.
 
-    def __init__(self, publish: Callable[[Any], None], post: Post) -> None:
+    ``ordered``: as from one publisher of DDS, no message is overtaken by an earlier one, however late that or its
+    copies are, and however long this process waits for a core.
+    """
+
+    def __init__(self, publish: Callable[[Any], None], post: Post, ordered: bool = False) -> None:
         self.fault: Fault = faithful
         self.publish = publish
-        self._post = post
+        self._post, self._ordered = post, ordered
+        self._lock = threading.Lock()
+        self._under_way, self._last_s = 0, 0.0
 
     def feed(self, message: Any) -> None:
         """Pass one message on."""
         for delay_s, arrival in self.fault(message):
-            if delay_s <= 0:
+            if self._ordered:
+                self._queue(delay_s, arrival)
+            elif delay_s <= 0:
                 self.publish(arrival)
             else:
-                self._post.send(delay_s, self.publish, arrival)
+                self._post.send(time.monotonic() + delay_s, self.publish, arrival)
+
+    def _queue(self, delay_s: float, message: Any) -> None:
+        with self._lock:
+            if self._under_way == 0 and delay_s <= 0:
+                self.publish(message)
+                return
+            self._last_s = max(self._last_s, time.monotonic() + delay_s)
+            self._under_way += 1
+            self._post.send(self._last_s, self._arrive, message)
+
+    def _arrive(self, message: Any) -> None:
+        self.publish(message)
+        with self._lock:
+            self._under_way -= 1
 
 
 def dropped(share: float, rng: random.Random) -> Fault:
@@ -77,7 +99,7 @@ def dropped(share: float, rng: random.Random) -> Fault:
 
 
 def delayed(shortest_s: float, longest_s: float, rng: random.Random) -> Fault:
-    """Each message arrives later by a time of its own; with different times they also change their order."""
+    """Each message arrives later by a time of its own; unless the channel is ordered they also change their order."""
     return lambda message: [(rng.uniform(shortest_s, longest_s), message)]
 
 

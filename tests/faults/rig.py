@@ -98,10 +98,10 @@ class Rig:
         contract, node = self.contract, self.node
 
         def relay(kind: Any, source: str, target: str, qos: Any, before: Callable[[Any], Any],
-                  after: Callable[[Any], Any] = lambda message: message) -> Channel:
+                  after: Callable[[Any], Any] = lambda message: message, ordered: bool = False) -> Channel:
             """``before`` the fault every message is edited as it comes, ``after`` it as it arrives."""
             publisher = node.create_publisher(kind, target, qos)
-            channel = Channel(lambda message: publisher.publish(after(message)), self._post)
+            channel = Channel(lambda message: publisher.publish(after(message)), self._post, ordered)
             node.create_subscription(kind, source, lambda message: channel.feed(before(message)), qos)
             return channel
 
@@ -111,7 +111,7 @@ class Rig:
             "joint_state": relay(JointState, f"cell/{contract.joint_state.topic}", contract.joint_state.topic,
                                  reliable, self._on_joint_state),
             "arm_command": relay(JointTrajectory, contract.arm_command.topic, f"cell/{contract.arm_command.topic}",
-                                 reliable, lambda message: message, self._on_command),
+                                 reliable, lambda message: message, self._on_command, ordered=True),
             "gripper_command": relay(Float64MultiArray, contract.gripper_command.topic,
                                      f"cell/{contract.gripper_command.topic}", reliable, lambda message: message)}
         state_type = optional_control_type("msg", "JointTrajectoryControllerState")

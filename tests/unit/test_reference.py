@@ -38,12 +38,14 @@ class World:
     """An executor, a controller and what lies between them: delays, losses, stamps that are off.
 
     Times in s. ``late``: delay of a command on its way, ``slow``: of a setpoint, ``stamp``: error of its stamp.
-    ``heard`` false: the controller does not say what it follows.
+    ``heard`` false: the controller does not say what it follows. ``again``: how long after it a copy of a command
+    arrives, None for none.
     """
 
     def __init__(self, late: Callable[[], float], slow: Callable[[], float] = lambda: 0.002,
                  stamp: Callable[[], float] = lambda: 0.0, lost: Callable[[Command], bool] = lambda command: False,
-                 heard: bool = True, rate_hz: float = 50.0, **options: Any) -> None:
+                 heard: bool = True, rate_hz: float = 50.0,
+                 again: Callable[[Command], float | None] = lambda command: None, **options: Any) -> None:
         self.now_ns = 50 * 10**9
         self.supervisor = Supervisor(CONTRACT, planner(), ExecutorOptions(**options), self._send, self._report, False,
                                      lambda: self.now_ns)
@@ -54,6 +56,7 @@ class World:
         self.reports: list[Refusal] = []
         self.outcomes: Counter[str] = Counter()
         self.late, self.slow, self.stamp, self.lost, self.heard = late, slow, stamp, lost, heard
+        self.again = again
         self._away = False
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._count = itertools.count()
@@ -91,8 +94,11 @@ class World:
         self.now_ns = until_ns
 
     def _send(self, command: Command) -> None:
-        if not self.lost(command):
-            self.after(self.late(), lambda: self.arrive(command.path, command.start_ns * 1e-9))
+        if self.lost(command):
+            return
+        late_s, again_s = self.late(), self.again(command)
+        for delay_s in (late_s,) if again_s is None else (late_s, late_s + again_s):
+            self.after(delay_s, lambda: self.arrive(command.path, command.start_ns * 1e-9))
 
     def arrive(self, path: JointPath, start_s: float) -> None:
         later = path.times_s > 0
@@ -244,6 +250,41 @@ def test_a_command_that_is_late_is_followed_again_when_it_comes():
     assert running is not None and world.supervisor.counts["lost"] == 2, "lost, then there"
     assert np.allclose(running.state(world.now_ns).position, world.state.positions, atol=1e-3)
     assert not world.seen(Reason.FOREIGN_COMMAND)
+
+
+@pytest.mark.parametrize("again_s", [0.005, 0.15])
+def test_commands_that_arrive_twice_in_order_change_nothing(again_s: float):
+    once, twice = (World(quick, again=lambda command, copy=copy: copy) for copy in (None, again_s))
+    for world in (once, twice):
+        world.drive(1.6, rng=np.random.default_rng(0))
+        world.run(1.5)
+    assert twice.outcomes == once.outcomes and twice.shares() == once.shares()
+    assert twice.supervisor.counts["lost"] == 0
+
+
+def numbered(wanted: int, again_s: float) -> Callable[[Command], float | None]:
+    """Only one command comes again."""
+    numbers = itertools.count()
+    return lambda command: again_s if next(numbers) == wanted else None
+
+
+def test_a_copy_that_comes_after_a_newer_command_but_before_its_hand_off_takes_its_place():
+    world = World(quick, again=numbered(4, 0.22))
+    world.drive(1.6, rng=np.random.default_rng(0))
+    assert world.supervisor.counts["lost"] == 1, "the controller has the older one again"
+    assert "COMMAND_LOST" not in world.outcomes and keeps_limits(world)
+
+
+def test_a_copy_that_comes_long_after_a_newer_command_is_waited_for_like_another_nodes():
+    world = World(quick, again=numbered(3, 0.3))
+    world.drive(1.0, rng=np.random.default_rng(0))
+    world.run(0.3)
+    assert world.seen(Reason.FOREIGN_COMMAND)
+    world.run(2.0)
+    assert np.max(np.abs(world.state.velocities)) == 0.0, "it ends by itself"
+    before = world.outcomes["chunk"]
+    world.drive(0.6)
+    assert world.outcomes["chunk"] > before, "and chunks are taken again"
 
 
 @settings(max_examples=6, deadline=None)
