@@ -23,7 +23,7 @@ LLaVA, Qwen2-VL to Qwen3-VL and Florence-2. `policy.backbone_options` say how:
 | `revision` | newest | commit or tag on the hub; checkpoints name the commit |
 
 ```
-ros2 run corft trainer data run --backbone hf:models/smolvlm2 --device cuda \\
+ros2 run corft trainer data run --backbone hf:models/smolvlm2 \\
     --set "policy.backbone_options={trainable: lora, dtype: bfloat16, gradient_checkpointing: true}" \\
     --set sft.accumulate=8
 ```

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from corft_core.data.lerobot_reader import EpisodeDataset
-from corft_core.errors import CorftError
+from corft_core.devices import usable_device
 from corft_core.files import write_json
 from corft_core.learning.config import TrainConfig
 from corft_core.learning.offline_check import check_run, lines
@@ -51,8 +50,8 @@ def start_run(
     """Open the data set and train into a new folder, from the finished parts of the run `init` where one is given."""
     settings = read_settings(config, assignments, backbone)
     data = EpisodeDataset.open(dataset)
-    _check_device(device)
-    _announce(data, settings)
+    device = usable_device(device)
+    _announce(data, settings, device)
     return train(data, folder, settings, dataset_path=dataset, init=init, device=device, quiet=quiet)
 
 
@@ -63,7 +62,7 @@ def resume_run(folder: Path, device: str, quiet: bool) -> Path:
     saved = run.saved()
     if saved is not None and saved[0] == FINISHED:
         print(f"{folder} is finished; to go on with other settings give --from {folder}", flush=True)
-    _check_device(device)
+    device = usable_device(device)
     return train(EpisodeDataset.open(dataset), folder, settings, resume=True, device=device, quiet=quiet)
 
 
@@ -71,28 +70,20 @@ def check_run_offline(folder: Path, dataset: Path | None, device: str) -> Path:
     """Check a run's checkpoints against its own data set or another one; returns the report's path."""
     run = RunFolder(folder)
     settings, own = run.read()
-    _check_device(device)
-    report = check_run(folder, EpisodeDataset.open(dataset or own), settings, device, own=dataset is None)
+    report = check_run(folder, EpisodeDataset.open(dataset or own), settings, usable_device(device),
+                       own=dataset is None)
     path = run.check_path if dataset is None else folder / f"offline_check_{dataset.resolve().name}.json"
     write_json(path, report)
     print("\n".join(lines(report)), flush=True)
     return path
 
 
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CorftError(f"device {device!r} cannot be used here ({reason}); try --device cpu.") from error
-
-
-def _announce(data: EpisodeDataset, settings: TrainConfig) -> None:
+def _announce(data: EpisodeDataset, settings: TrainConfig, device: str) -> None:
     if os.environ.get("RANK", "0") != "0":  # under torchrun one of several talks
         return
     horizon, rate = settings.policy.horizon, data.contract.rate_hz
     print(
         f"{data.num_episodes} episodes, {data.num_frames} steps at {rate} Hz; chunks of {horizon} steps = "
         f"{horizon / rate:.2f} s; backbone {settings.policy.backbone}, head {settings.policy.head.kind}, "
-        f"extraction {settings.co_rft.extraction}", flush=True,
+        f"extraction {settings.co_rft.extraction}, device {device}", flush=True,
     )

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corft_core.cli import run_main
+from corft_core.devices import DEVICE_HELP
 from corft_core.errors import CorftError
 
 EPILOG = """\
 examples:
-  ros2 run corft policy_server --checkpoint run/checkpoints/co_rft --device cuda --bind tcp://0.0.0.0:5555
+  ros2 run corft policy_server --checkpoint run/checkpoints/co_rft --bind tcp://0.0.0.0:5555
   python -m corft_core.serving --checkpoint run/checkpoints/co_rft     where there is no ROS
   ros2 run corft policy_server --make-key lab                          writes lab.key and lab.key_secret
   ros2 run corft policy_server --checkpoint run/checkpoints/co_rft --bind tcp://0.0.0.0:5555 --key lab.key_secret
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         prog="policy_server", description="Serve a checkpoint to robots over the network.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--checkpoint", metavar="FOLDER", type=Path, help="checkpoint folder written by the trainer")
-    result.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:0 … (default: %(default)s)")
+    result.add_argument("--device", default="auto", help=f"{DEVICE_HELP} (default: %(default)s)")
     result.add_argument("--bind", metavar="ADDRESS", default="tcp://127.0.0.1:5555",
                         help="where to listen; tcp://0.0.0.0:5555 is every network of this machine (default: "
                              "%(default)s)")
@@ -88,7 +89,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         info = policy.info
-        _log(f"policy {info.policy_id} ({info.checkpoint}) of {info.contract.robot.name} on {arguments.device}: "
+        _log(f"policy {info.policy_id} ({info.checkpoint}) of {info.contract.robot.name} on {policy.device}: "
              f"{info.horizon} steps at {info.rate_hz} Hz, {warm_s * 1e3:.0f} ms a chunk")
         if arguments.key is None and "127.0.0.1" not in arguments.bind:
             _log("not encrypted: everybody who reaches this address can ask and listen. Use --key outside a trusted "

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from corft_core.data.history import History
+from corft_core.devices import usable_device
 from corft_core.errors import CorftError
 from corft_core.policy.policy import Policy
 from corft_core.prediction import ChunkPrediction
@@ -24,8 +25,9 @@ _FINGERPRINT_DIGITS, _MAX_RUNS = 16, 64
 class LocalPolicy:
     """See :class:`corft_core.serving.interface.ChunkPolicy`. Raises CorftError when the checkpoint can't be used."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self._policy = Policy.load(folder, device=_usable(device))
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        self.device = usable_device(device)
+        self._policy = Policy.load(folder, device=self.device)
         self._generator = torch.Generator(device="cpu")
         self._histories: OrderedDict[str, History] = OrderedDict()
         self.info = PolicyInfo(
@@ -67,16 +69,6 @@ class LocalPolicy:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def _usable(device: str) -> str:
-    """The device, if this machine has it."""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise CorftError(f"device {device!r} can't be used here: {str(error).splitlines()[0]}. Give cpu, "
-                         f"or one of the {torch.cuda.device_count()} CUDA devices that are seen.") from error
-    return device
 
 
 def _batch(seen: Sequence[Seen]) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float64]]:

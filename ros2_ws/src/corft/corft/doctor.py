@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from corft_core.cli import run_main
+from corft_core.devices import DEVICE_HELP
 
 EPILOG = """\
 examples:
   ros2 run corft doctor                                   # the Panda cell, as it runs
   ros2 run corft doctor --contract my_robot.yaml
   ros2 run corft doctor --contract my_robot.yaml --offline          # machine and contract only, no robot needed
-  ros2 run corft doctor --contract my_robot.yaml --checkpoint run/checkpoints/co_rft --device cuda --planner moveit
+  ros2 run corft doctor --contract my_robot.yaml --checkpoint run/checkpoints/co_rft --planner moveit
 
 exit codes: 0 nothing found, or warnings only; 1 errors found; 2 the contract can't be read
 """
@@ -36,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
                         help="the arm's joint trajectory controller (default: by the contract's arm_command topic)")
     result.add_argument("--planner", choices=("embedded", "moveit"), default="embedded",
                         help="the planner that is to be used (default: %(default)s)")
-    result.add_argument("--device", default="cpu", help="where inference is to run: cpu, cuda … (default: %(default)s)")
+    result.add_argument("--device", default="auto",
+                        help=f"of inference, {DEVICE_HELP} (default: %(default)s)")
     result.add_argument("--use-sim-time", action="store_true", help="the robot is a simulation with /clock")
     result.add_argument("--offline", action="store_true", help="leave the running robot out")
     result.add_argument("--json", action="store_true", help="print the findings as JSON")

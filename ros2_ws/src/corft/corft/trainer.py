@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corft_core.cli import run_main
+from corft_core.devices import DEVICE_HELP
 from corft_core.errors import CorftError
 
 EXAMPLES = """\
 examples:
   ros2 run corft trainer data/pick out/pick
   ros2 run corft trainer data/pick out/pick --set sft.steps=6000 --set co_rft.extraction=best_of_n
-  ros2 run corft trainer data/pick out/pick --backbone tiny --device cuda
+  ros2 run corft trainer data/pick out/pick --backbone tiny --device cuda:1
   ros2 run corft trainer --resume out/pick
   ros2 run corft trainer data/pick out/pick_alpha1 --from out/pick --set co_rft.alpha=1
   ros2 run corft trainer --check out/pick
@@ -40,7 +41,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, for example "
                         "co_rft.alpha=0.1; wins over --config; may be repeated")
     parser.add_argument("--backbone", metavar="NAME", help="effnet (default), tiny, or hf:<folder or hub id>")
-    parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:0 … (default cpu)")
+    parser.add_argument("--device", default="auto", help=f"{DEVICE_HELP} (default auto)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue this run, with its own settings")
     parser.add_argument("--from", dest="init", type=Path, metavar="RUN", help="take stage 1 from this finished run on "
                         "the same data, and its critic where all critic settings agree; train only the rest")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corft.executor.parameters import SHARED_OPTIONS
 from corft.node_base import Param
+from corft_core.devices import DEVICE_HELP
 
 POLICY_PARAMETERS = (
     Param("checkpoint", "", "Checkpoint folder written by the trainer; horizon, rates and joints come from it."),
@@ -18,7 +19,7 @@ POLICY_PARAMETERS = (
     Param("contract", "", "The robot's contract, compared with the checkpoint's at start-up; empty: no check."),
     Param("replan_steps", 5, "Policy steps between two chunks; at most the checkpoint's horizon.", (1, 200)),
     *SHARED_OPTIONS,  # as executor_node's: rtc goes on from what the executor is committed to
-    Param("device", "cpu", "torch device: cpu, cuda, cuda:0 …"),
+    Param("device", "auto", f"{DEVICE_HELP}."),
     Param("torch_threads", 0, "Threads for inference; 0: half of the machine's cores.", (0, 256)),
     Param("seed", 0, "Seed of the policy's noise, set anew for every goal.", (0, 2**31 - 1)),
     Param("image_topic", "camera_node/{camera}/image", "Topic of a camera's prepared images."),
