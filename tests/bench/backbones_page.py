@@ -33,8 +33,9 @@ The action expert learns at `sft.lr`, the language model at `sft.backbone_lr`, t
 networks in so many parts. A checkpoint holds what was trained: with adapters, these alone, beside the backbone's id,
 revision, licence and a fingerprint of the weights below them. A policy loaded for use has them merged into the weights.
 
-Several GPUs: `torchrun`, every card holds the whole model. Dividing a model among cards (FSDP) is not built: what does
-not fit one card in full takes LoRA, or a smaller model.
+Several GPUs: `torchrun --nproc-per-node 4 -m corft.trainer data run …`. Every process holds the whole model and
+works on its share of each batch, or, with `--set sft.shard=true`, keeps a part of every trained weight, of its gradient
+and of the optimiser's state (FSDP2): a layer is gathered when it is computed. What is learned is the same either way.
 
 ## Memory
 
@@ -47,6 +48,8 @@ gradients    4 · trained
 optimiser    8 · trained             AdamW's two averages
 average      4 · trained             with sft.ema
 casts        s · trained             16-bit copies for the backward pass, without recomputation
+gathered     2 · s · (2 layers + all outside of layers)      with sft.shard; the first four are then divided by the
+                                     number of processes, and there are no casts
 activations  s · samples · Σ rows · (in + out)     over the matrices that a gradient passes
 ```
 

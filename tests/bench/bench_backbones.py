@@ -30,6 +30,7 @@ CHECKED = ("SmolVLM2-256M", "SmolVLM2-500M")
 MODES = {
     "full": {"trainable": "all"},
     "full, recomputed": {"trainable": "all", "gradient_checkpointing": True},
+    "full, recomputed, 4 cards": {"trainable": "all", "gradient_checkpointing": True, "shards": 4},
     "LoRA": {"trainable": "lora"},
     "LoRA, recomputed": {"trainable": "lora", "gradient_checkpointing": True},
     "last 2": {"trainable": "last:2"},
@@ -49,7 +50,7 @@ def measure() -> dict[str, Any]:
             needed = footprint(family, mode, work)
             modes[name] = {
                 "gib": needed.total / GIB, "teraflop_per_sample": needed.flops / 1e12,
-                "gpu": _on_gpu(size, mode, needed.total) if torch.cuda.is_available() else None,
+                "gpu": _on_gpu(size, mode, needed.total) if torch.cuda.is_available() and mode.shards == 1 else None,
             }
         rows.append({"name": size.name, "parameters": sum(p.numel() for p in family.model.parameters()),
                      "tokens": work.prompts * work.tokens, "patches": work.pictures * work.patches, "modes": modes})

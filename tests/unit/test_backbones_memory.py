@@ -12,7 +12,7 @@ from learning_data import RED, small_config, small_contract, square_data, square
 from safetensors import safe_open
 
 from corft_core.errors import CorftError
-from corft_core.learning import memory_check
+from corft_core.learning import memory_check, processes
 from corft_core.learning.footprint import Mode, footprint
 from corft_core.learning.memory_check import TooLittleMemory, check_memory
 from corft_core.learning.optim import backbone_groups
@@ -90,6 +90,10 @@ def test_too_little_memory_is_said_before_the_start_with_what_fits(
     check_memory(*arguments)
     monkeypatch.setattr(memory_check, "free_bytes", lambda device: 1.4e6)
     with pytest.raises(TooLittleMemory, match=r"trainable=all.*optimiser.*1\.3 MiB free\. What fits: --set sft\.acc"):
+        check_memory(*arguments)
+    monkeypatch.setattr(processes, "count", lambda: 4)
+    monkeypatch.setattr(memory_check, "free_bytes", lambda device: 0.9e6)
+    with pytest.raises(TooLittleMemory, match=r"--set sft\.shard=true \("):
         check_memory(*arguments)
     monkeypatch.setattr(memory_check, "free_bytes", lambda device: 1e3)
     with pytest.raises(TooLittleMemory, match="choose a smaller model"):

@@ -193,3 +193,11 @@ def test_vision_and_language_parameters_are_told_apart(folder: Path) -> None:
     assert vision and not vision & language
     assert all(any(id(p) in vision for p in layer.parameters()) for layer in backbone.family.vision_layers())
     assert isinstance(backbone.family.layers(), nn.ModuleList)
+
+
+@pytest.mark.parametrize("trainable", ["none", "lora"])
+def test_only_a_model_that_is_trained_in_full_or_in_layers_is_divided(smolvlm: Path, trainable: str) -> None:
+    with pytest.raises(CorftError, match=r"sft\.shard divides.*trainable='all' or 'last:n'"):
+        make_backbone(f"hf:{smolvlm}", 2, (48, 48), trainable=trainable).divide(torch.device("cpu"))
+    with pytest.raises(CorftError, match=r"'tiny' is small"):
+        make_backbone("tiny", 2, (48, 48)).divide(torch.device("cpu"))

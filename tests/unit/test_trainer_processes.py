@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import adapters, gradients_of_training
+from safetensors.torch import load_file
+from two_processes import adapters, full, gradients_of_training
 
 from corft_core.errors import CorftError
 from corft_core.learning import processes
@@ -31,14 +32,21 @@ def test_two_processes_give_the_gradients_of_one_with_the_joined_batch(tmp_path:
         env=environment, capture_output=True, text=True, timeout=800, check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name, more in (("tiny", {}), ("adapters", adapters(tmp_path / "model"))):
+    model = tmp_path / "model"
+    for name, more, steps in (("tiny", {}, 4), ("adapters", adapters(model), 4), ("full", full(model), 6)):
         one = gradients_of_training(tmp_path / "one" / name, **more)
-        assert len(one) == 4, "stage 1, two critic steps and one actor step"
+        assert len(one) == steps, "stage 1, two critic steps and one actor step"
         for rank in (0, 1):
             for expected, seen in zip(one, torch.load(tmp_path / "two" / name / f"gradients{rank}.pt"), strict=True):
                 scale = float(expected.abs().max())
                 assert scale > 0
                 assert torch.allclose(seen, expected, rtol=1e-3, atol=1e-4 * scale)
+    for name in ("sft", "co_rft"):
+        alone, together = (load_file(tmp_path / run / "full" / "checkpoints" / name / "model.safetensors")
+                           for run in ("one", "two"))
+        assert alone.keys() == together.keys() and any(key.startswith("backbone.model.") for key in alone)
+        for key, value in alone.items():
+            torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4, msg=key)
     alone, together = (RunFolder(tmp_path / name / "tiny").metrics() for name in ("one", "two"))
     assert [row["stage"] for row in together] == [row["stage"] for row in alone], "only one process writes"
     assert together[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-4), "logged means are over both"

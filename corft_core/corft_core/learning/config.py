@@ -22,6 +22,8 @@ class SFTConfig:
     batch: int = option(64, "samples per step [ours]", 1, 100_000)
     lr: float = option(2e-3, "peak learning rate of the experts, cosine to 0 [study]", 0.0, 1.0)
     accumulate: int = option(1, "parts in which a batch passes the networks, for less memory [ours]", 1, 100_000)
+    shard: bool = option(
+        False, "torchrun: divide a trained hf: backbone and its optimiser state among the processes (FSDP2) [ours]")
     backbone_lr: float = option(1e-4, "peak learning rate of a trained backbone [paper's neighbours]", 0.0, 1.0)
     vision_lr: float = option(0.0, "the same of its vision part, 0 = backbone_lr [ours]", 0.0, 1.0)
     weight_decay: float = option(1e-3, "AdamW weight decay [ours]", 0.0, 10.0)

@@ -9,6 +9,9 @@ Bytes of a step, with s = 2 or 4 by the backbone's `dtype`:
     casts        s · trained             (16-bit copies of float32 weights, kept for the backward pass)
     activations  s · samples · Σ rows · (in + out)      over the matrices that a gradient passes
 
+Of a backbone divided among n processes (sft.shard) the first four count `trained / n`, there are no casts, and what is
+gathered for a while comes on top: 2 · s · (2 layers and everything outside of layers), weights and gradients.
+
 `rows` of a matrix are the tokens of all prompts of a sample (language model) or the patches of all its pictures (vision
 tower). With gradient checkpointing a layer keeps only its input, rows · width, and one layer at a time is whole.
 The experts over the backbone are small beside it and left out. Floating point operations: 2 · rows · in · out for a
@@ -40,6 +43,8 @@ class Mode:
     gradient_checkpointing: bool = False
     samples: int = 1
     average: bool = True
+    shards: int = 1
+    """Processes among which the trained weights are divided."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,15 @@ class Footprint:
     optimizer: float
     average: float
     casts: float
+    gathered: float
     activations: float
     flops: float
 
     @property
     def total(self) -> float:
         """Bytes together."""
-        return self.weights + self.gradients + self.optimizer + self.average + self.casts + self.activations
+        return (self.weights + self.gradients + self.optimizer + self.average + self.casts + self.gathered
+                + self.activations)
 
 
 @dataclass(frozen=True)
@@ -86,14 +93,18 @@ def footprint(family: Family, mode: Mode, work: Work) -> Footprint:
     if mode.gradient_checkpointing:
         kept = [layer.rows * layer.width for layer in passed] + [max(kept, default=0)]
     passing = max((layer.rows * layer.kept for layer in layers if not layer.passed), default=0)
-    mixed = mode.dtype != "float32" and trained > 0 and not mode.gradient_checkpointing
+    mixed = mode.dtype != "float32" and trained > 0 and not mode.gradient_checkpointing and mode.shards == 1
     passes = 2 if mode.gradient_checkpointing else 1
+    own = trained / mode.shards
+    moved = [layer.weights for layer in layers if layer.trained]
+    whole = trained - sum(moved) + 2 * max(moved, default=0)
     return Footprint(
-        weights=4 * trained + size_frozen * frozen,
-        gradients=4 * trained,
-        optimizer=8 * trained,
-        average=4 * trained if mode.average else 0,
+        weights=4 * own + size_frozen * frozen,
+        gradients=4 * own,
+        optimizer=8 * own,
+        average=4 * own if mode.average else 0,
         casts=size * trained if mixed else 0,
+        gathered=2 * size * whole if mode.shards > 1 else 0,
         activations=size * mode.samples * max(sum(kept), passing),
         flops=sum(2 * layer.rows * layer.weights * (1 + passes * layer.passed + layer.trained) for layer in layers),
     )

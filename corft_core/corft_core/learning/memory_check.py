@@ -48,6 +48,7 @@ def check_memory(
     mode = Mode(
         options.get("trainable", "none"), options.get("dtype", "float32"), bool(options.get("lora_vision")),
         bool(options.get("gradient_checkpointing")), FROZEN_BATCH if frozen else samples, bool(config.sft.ema),
+        processes.count() if config.sft.shard and not frozen else 1,
     )
     features = 2 * frames * sketch.cameras * math.prod(sketch.vision_shape)
     if not frozen and not config.co_rft.steps:
@@ -98,13 +99,15 @@ def _smaller(mode: Mode, batch: int, least: int) -> Iterator[tuple[str, Mode]]:
             words.append(option("gradient_checkpointing", "true"))
             mode = replace(mode, gradient_checkpointing=True)
             yield said(), mode
+        if processes.count() > mode.shards and not mode.trainable.startswith("lora"):
+            yield f"{said()} --set sft.shard=true", replace(mode, shards=processes.count())
     if mode.dtype == "float32":
         words.append(option("dtype", "bfloat16"))
         mode = replace(mode, dtype="bfloat16")
         yield said(), mode
     for trainable in ("lora", "none"):
         if mode.trainable not in (trainable, "none"):
-            mode = replace(mode, trainable=trainable, lora_vision=False)
+            mode = replace(mode, trainable=trainable, lora_vision=False, shards=1)
             if trainable == "none":
                 mode = replace(mode, samples=FROZEN_BATCH, gradient_checkpointing=False)
                 words = [word for word in words if "dtype" in word]
@@ -114,6 +117,7 @@ def _smaller(mode: Mode, batch: int, least: int) -> Iterator[tuple[str, Mode]]:
 def _parts(needed: Footprint, features: float) -> str:
     named = {"weights": needed.weights, "gradients": needed.gradients, "optimiser": needed.optimizer,
              "averaged weights": needed.average, "activations": needed.activations + needed.casts,
+             "gathered": needed.gathered,
              "features of all frames": features}
     return ", ".join(f"{name} {_gib(value)}" for name, value in named.items() if value)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from corft_core.learning import processes
 from corft_core.policy.backbones import Backbone
+from corft_core.policy.backbones.shards import as_divided, divided, local, whole
 
 _PICKS = torch.Generator()
 """Draws the batches: apart from the noise, so that processes with other noise draw the same joined batches."""
@@ -57,6 +58,23 @@ def draw_batch(rows: Tensor, batch: int) -> Tensor:
     return rows[picked.to(rows.device)]
 
 
+@torch.no_grad()
+def clip_gradients(parameters: list[nn.Parameter], largest: float) -> float:
+    """Shorten the gradients so that their joint norm is at most `largest`, 0: any; the norm before."""
+    largest = largest or float("inf")
+    if not any(map(divided, parameters)):
+        return float(nn.utils.clip_grad_norm_(parameters, largest))
+    own: list[Tensor] = []
+    shared: list[Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            (own if divided(parameter) else shared).append(local(parameter.grad))
+    squares = nn.utils.get_total_norm(own).square() * processes.count()  # of this process's parts
+    norm = (processes.mean(squares) + nn.utils.get_total_norm(shared).square()).sqrt()
+    torch._foreach_mul_(own + shared, (largest / (norm + 1e-6)).clamp_max(1.0))
+    return float(norm)
+
+
 class Averaged:
     """Exponential moving average of parameters; decay 0 keeps the parameters themselves."""
 
@@ -70,7 +88,8 @@ class Averaged:
     def update(self) -> None:
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 10.0))  # forget the initial weights quickly
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1.0 - decay)
+        torch._foreach_lerp_(
+            [local(v) for v in self.values], [local(p.detach()) for p in self.parameters], 1.0 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -81,18 +100,18 @@ class Averaged:
             value.copy_(kept)
 
     def state(self) -> dict[str, Tensor]:
-        return {str(i): value for i, value in enumerate(self.values)}
+        return {str(i): whole(value) for i, value in enumerate(self.values)}
 
     def load(self, state: dict[str, Tensor], updates: int) -> None:
         for i, value in enumerate(self.values):
-            value.copy_(state[str(i)])
+            value.copy_(as_divided(state[str(i)], value))
         self.updates = updates
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as flat tensors, for safetensors."""
     return {
-        f"{index}.{name}": value
+        f"{index}.{name}": whole(value)
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
@@ -101,7 +120,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Inverse of `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        state.setdefault(int(index), {})[name] = as_divided(value, parameters[int(index)]) if value.dim() else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

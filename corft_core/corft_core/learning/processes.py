@@ -3,8 +3,8 @@
 Every process holds all weights and tables and works on its share of each batch; averaging the gradients then gives
 those of the joined batch. Alone, all functions are identities. Gradients are averaged by one call after backward
 rather than by DistributedDataParallel, because the stages call their networks in more ways than one `forward`; the
-experts are too small for overlapping the transfer with the backward pass to pay. A backbone that does not fit one card
-is not divided among several.
+experts are too small for overlapping the transfer with the backward pass to pay. With `sft.shard` a trained backbone is
+divided among the processes, which average its gradients themselves.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from corft_core.errors import CorftError
+from corft_core.policy.backbones.shards import divided
 
 BUCKET = 1 << 24
 """Gradients that travel together: enough to use the link, little beside a model."""
@@ -90,7 +91,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if count() == 1:
         return
     bucket: list[Tensor] = []
-    for gradient in [p.grad for p in parameters if p.grad is not None]:
+    for gradient in [p.grad for p in parameters if p.grad is not None and not divided(p)]:
         if bucket and sum(g.numel() for g in bucket) + gradient.numel() > BUCKET:
             _average(bucket)
             bucket = []

@@ -16,6 +16,7 @@ from corft_core.learning.noise import gaussian_like
 from corft_core.learning.optim import (
     Averaged,
     backbone_groups,
+    clip_gradients,
     cosine,
     draw_batch,
     load_optimizer,
@@ -57,6 +58,7 @@ class SFTStage:
     def step(self, step: int) -> dict[str, float]:
         config = self.config
         seed_step(self.seed, STAGE_NUMBER, step)
+        self.actor.head.progress = (step + 1) / config.steps
         for group, peak in zip(self.optimizer.param_groups, self.peak, strict=True):
             group["lr"] = peak * cosine(step, config.steps, config.warmup)
         for module in self.modules:
@@ -64,7 +66,7 @@ class SFTStage:
         self.optimizer.zero_grad(set_to_none=True)
         info = self._gradients(draw_batch(self.train_index, config.batch))
         processes.average_gradients(self.average.parameters)
-        info["gradient"] = float(nn.utils.clip_grad_norm_(self.average.parameters, config.clip_norm or float("inf")))
+        info["gradient"] = clip_gradients(self.average.parameters, config.clip_norm)
         self.optimizer.step()
         self.average.update()
         if len(self.held_out_index) and (step + 1) % (10 * self.log_every) == 0:

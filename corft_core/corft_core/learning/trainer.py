@@ -103,6 +103,7 @@ class _Training:
         elif self.earlier is not None:
             self._take(self.earlier.stage_one(self.data.contract))
             self._save("sft", None)
+            self._check("sft", None)
         else:
             self._new_networks()
             self._imitate(start, tensors, extra)
@@ -135,6 +136,9 @@ class _Training:
             self.backbone, data.images, data.samples, data.device, config.sft.shift_px
         )
         self._fit_inputs(frames)
+        shard = config.sft.shard and processes.count() > 1
+        if shard:
+            self.backbone.divide(data.device)
         stage = SFTStage(
             self.actor, self.backbone, frames, data.index(data.imitation.rows), data.index(~data.trained), config.sft,
             config.seed, config.log_every,
@@ -144,6 +148,11 @@ class _Training:
         self._run(stage, start)
         stage.finish()
         self._save("sft", None)
+        if shard:  # what follows needs no gradients of the backbone, and the whole of it
+            del stage, frames
+            processes.wait()
+            self._take(load_checkpoint(self.run.checkpoint("sft"), data.contract))
+        self._check("sft", None)
 
     def _co_rft(self, frames: CachedFrames, start: int, tensors: dict[str, Any], extra: dict[str, Any]) -> None:
         data, config = self.data, self.config
@@ -162,6 +171,7 @@ class _Training:
         self._run(stage, start)
         stage.finish()
         self._save("co_rft", stage.run_time_critic)
+        self._check("co_rft", stage.run_time_critic)
         if critic_settings(config) is not None:
             self.run.save_critic(stage.trained_critic())
         if processes.is_main() and stage.run_time_critic is not None:
@@ -201,19 +211,24 @@ class _Training:
             return
         self.actor.encoder.fit_inputs(tokens, text)
 
-    def _save(self, stage: str, critic: Critic | None) -> None:
-        if not processes.is_main():
-            return
+    def _bundle(self, stage: str, critic: Critic | None) -> Bundle:
         data, config = self.data, self.config
-        bundle = Bundle(
+        return Bundle(
             config=config.policy if critic is not None else with_selection(config.policy, 1), contract=data.contract,
             statistics=data.statistics, backbone=self.backbone, actor=self.actor, critic=critic,
             policy_id=f"{self.identity}-{stage}", stage=stage, instructions=data.samples.instructions,
         )
-        save_checkpoint(self.run.checkpoint(stage), bundle)
-        if config.check_frames:
+
+    def _save(self, stage: str, critic: Critic | None) -> None:
+        weights = self.backbone.saved_state()  # of a divided backbone every process gives its part
+        if processes.is_main():
+            save_checkpoint(self.run.checkpoint(stage), self._bundle(stage, critic), weights)
+
+    def _check(self, stage: str, critic: Critic | None) -> None:
+        data, config = self.data, self.config
+        if config.check_frames and processes.is_main():
             rows = ~data.trained if config.held_out else data.trained
-            policy = Policy(bundle, str(data.device))
+            policy = Policy(self._bundle(stage, critic), str(data.device))
             checked = check_policy(policy, data.dataset, data.table, rows, config.check_frames)
             report = {
                 "note": NO_SUCCESS_RATE, "measured_on": measured_on(config.held_out, data.dataset.num_episodes),

@@ -61,10 +61,12 @@ def network_shapes(backbone: Backbone, contract: Features) -> Shapes:
     )
 
 
-def save_checkpoint(folder: Path | str, bundle: Bundle) -> None:
-    """Write the bundle; an existing checkpoint is replaced in one step."""
+def save_checkpoint(folder: Path | str, bundle: Bundle, backbone_weights: dict[str, Tensor] | None = None) -> None:
+    """Write the bundle; an existing checkpoint is replaced in one step. backbone_weights: its `saved_state`, where that
+    was asked for before."""
+    weights = bundle.backbone.saved_state() if backbone_weights is None else backbone_weights
     with atomic_folder(folder, overwrite=True) as temporary:
-        write_bundle(temporary, bundle, bundle.backbone.config(), bundle.backbone.saved_state())
+        write_bundle(temporary, bundle, bundle.backbone.config(), weights)
 
 
 def write_bundle(folder: Path, bundle: Bundle, backbone: dict[str, Any], backbone_weights: dict[str, Tensor]) -> None:

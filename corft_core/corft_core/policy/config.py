@@ -48,7 +48,11 @@ class TokenConfig:
     steps: int = option(0, "bins: steps of the chunk to decode, 0 = all; the rest repeats the last [ours]", 0, 200)
     most_forwards: int = option(0, "passes after which decoding is cut off, 0 = never [paper: a cap]", 0, 4096)
     temperature: float = option(1.0, "of the draws that the critic ranks [ours]", 0.0, 10.0)
+    smoothing: float = option(
+        0.0, "bins: deviation, in bins, of the Gaussian that a token is taught as; 0 = one bin alone [HL-Gauss]", 0.0,
+        100.0)
     consistency: float = option(0.0, "weight of the consistency term, for fewer passes [CEED-VLA's idea]", 0.0, 100.0)
+    consistency_share: float = option(0.3, "the last share of stage 1 has it, as fine-tuning [CEED-VLA]", 0.0, 1.0)
 
 
 @dataclass(frozen=True)

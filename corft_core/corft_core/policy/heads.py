@@ -47,12 +47,13 @@ class Head(nn.Module, ABC):
     """What all action experts answer.
 
     `stochastic`: whether samples differ. `inpaints`: whether a sample goes on from the frozen steps of a plan.
-    `decoded`: what the last sample took, of heads that decode tokens.
+    `decoded`: what the last sample took, of heads that decode tokens. `progress`: how far stage 1 has come, 0 … 1.
     """
 
     stochastic: bool
     inpaints = False
     decoded: Decoded | None = None
+    progress = 1.0
 
     def fit_actions(self, chunks: Tensor) -> None:
         """Look at the training data's normalised chunks (N, H, A) before the first step; not every head needs to."""

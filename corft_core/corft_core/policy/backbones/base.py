@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from corft_core.errors import CorftError
+from corft_core.policy.backbones.shards import as_divided, whole
 
 
 class BackboneError(CorftError):
@@ -119,6 +120,11 @@ class Backbone(nn.Module, ABC):
     def prepare_to_act(self) -> None:
         """Make the forward pass as cheap as it can be, once nothing is trained any more."""
 
+    def divide(self, device: torch.device) -> None:
+        """Divide what is trained among all processes, see :mod:`.shards`. BackboneError where that can't be."""
+        raise BackboneError(f"backbone {self.name!r} is small and every process holds all of it: sft.shard is for hf: "
+                            "backbones.")
+
     def vision_parameters(self) -> list[nn.Parameter]:
         """Those of the trained parameters that belong to the vision part, for a learning rate of their own."""
         return []
@@ -182,8 +188,8 @@ class Backbone(nn.Module, ABC):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def saved_state(self) -> dict[str, Tensor]:
-        """Values of `saved_parameters`, by name."""
-        return {name: p.detach() for name, p in self.saved_parameters().items()}
+        """Values of `saved_parameters`, by name; see :func:`.shards.whole` of a backbone that is divided."""
+        return {name: whole(p.detach()) for name, p in self.saved_parameters().items()}
 
     def load_saved_state(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `saved_state`. Raises BackboneError on missing, extra or wrongly shaped entries."""
@@ -198,7 +204,7 @@ class Backbone(nn.Module, ABC):
             )
         with torch.no_grad():
             for name, parameter in own.items():
-                parameter.copy_(state[name])
+                parameter.copy_(as_divided(state[name], parameter))
 
     def train(self, mode: bool = True) -> Backbone:
         """Frozen backbones stay in evaluation mode."""

@@ -23,11 +23,13 @@ from .hf_pictures import Pictures
 from .hf_training import (
     choose_trained,
     compile_layers,
+    lora_rank,
     merge_adapters,
     plain_model,
     recompute_activations,
     set_precision,
 )
+from .shards import divide
 
 
 class Prompts(NamedTuple):
@@ -121,7 +123,7 @@ class HFBackbone(Backbone):
         if len(texts) != len(images):
             raise BackboneError(f"{len(images)} observations, {len(texts)} instructions: give one each.")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.forward(images, *self.prompts(texts))
+            return self(images, *self.prompts(texts))
 
     def prompts(self, texts: Sequence[str]) -> Prompts:
         """What the instructions alone decide of the model's inputs, kept for the next time."""
@@ -152,6 +154,8 @@ class HFBackbone(Backbone):
             hidden = family.hidden(prompts.ids, prompts.mask, pixels).flatten(0, 1)  # (prompts · T, C)
         vision = hidden[prompts.places].view(batch * self.cameras, pixels.tokens, -1)[:, pixels.extra :]
         vision = _pool(vision.float(), pixels.grid, self._pooled)
+        if torch.is_grad_enabled():  # a divided model is gathered again by a hook that a view could lose
+            vision = vision.clone()
         text_vectors = hidden[prompts.last].float().reshape(batch, -1, self.text_dim).mean(1)
         return vision.reshape(batch, self.cameras, *self.vision_shape), text_vectors
 
@@ -198,6 +202,13 @@ class HFBackbone(Backbone):
         per_prompt = self.cameras if self.family.several_images else 1
         prompt = self.family.prompt(self._pictures.sample.tokens, per_prompt, self.family.words(instruction))
         return Work(self.cameras // per_prompt, len(prompt), self.cameras, self._pictures.sample.patches)
+
+    def divide(self, device: torch.device) -> None:
+        if self.frozen or lora_rank(self.trainable):
+            raise BackboneError(f"sft.shard divides the weights that are trained, trainable={self.trainable!r} trains "
+                                "few or none: leave it out, or choose trainable='all' or 'last:n'.")
+        layers = [*self.family.layers(), *self.family.vision_layers()]
+        divide(self, layers, device, getattr(torch, self.dtype))
 
     def vision_parameters(self) -> list[nn.Parameter]:
         return [p for p in self.family.vision_tower().parameters() if p.requires_grad]

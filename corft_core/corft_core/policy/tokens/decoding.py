@@ -18,8 +18,8 @@ from corft_core.policy.tokens.transformer import TokenTransformer
 
 @dataclass(frozen=True)
 class Decoded:
-    """Tokens (B, length); `forwards`, passes through the network; `changed` (B, length), the pass that changed each
-    token last, 0 where the first guess stayed; `complete`, false where the cap on passes ended a decoder early."""
+    """Tokens (B, count); `forwards`, passes through the network; `changed` (B, count), the pass that changed each token
+    last, 0 where the first guess stayed; `complete`, false where the cap on passes ended a decoder early."""
 
     tokens: Tensor
     forwards: int
@@ -72,30 +72,44 @@ class _Finished:
         return bool(self._said[before])
 
 
+def _filled(tokens: Tensor, end: int | None) -> Tensor:
+    """Tokens (B, count) with nothing but `end` after the first `end`."""
+    if end is None:
+        return tokens
+    return tokens.masked_fill((tokens == end).long().cumsum(1) > 0, end)
+
+
 @torch.no_grad()
 def autoregressive(model: TokenTransformer, observation: Tensor, count: int | None = None,
-                   noise: Tensor | None = None) -> Decoded:
-    """The first `count` tokens (all when None), one a pass, for observations (B, E)."""
-    batch, length = len(observation), model.length
-    count = length if count is None else count
-    tokens = torch.zeros((batch, length), dtype=torch.long, device=observation.device)
-    cache = model.new_cache(observation)
-    for place in range(count):
-        position = torch.full((batch, 1), place, device=observation.device)
+                   noise: Tensor | None = None, end: int | None = None) -> Decoded:
+    """The first `count` tokens (all when None), one a pass, for observations (B, E).
+
+    end: the token after which nothing else comes; decoding stops when all rows have said it.
+    """
+    batch, count = len(observation), count or model.length
+    tokens = torch.zeros((batch, model.length), dtype=torch.long, device=observation.device)
+    cache, finished, forwards = model.new_cache(observation), _Finished(observation.device), 0
+    while forwards < count:
+        position = torch.full((batch, 1), forwards, device=observation.device)
         logits = model.extend(cache, observation, tokens, position, position + 1)
-        tokens[:, place] = best_token(logits[:, 0] if noise is None else logits[:, 0] + noise[:, place])
-    passes = torch.arange(1, count + 1, device=observation.device)
-    return Decoded(tokens[:, :count], count, passes.expand(batch, -1))
+        tokens[:, forwards] = best_token(logits[:, 0] if noise is None else logits[:, 0] + noise[:, forwards])
+        forwards += 1
+        if end is not None and finished((tokens[:, :forwards] == end).any(1).all()):
+            tokens[:, forwards:] = end
+            break
+    passes = torch.arange(1, count + 1, device=observation.device).clamp_max(forwards)
+    return Decoded(_filled(tokens[:, :count], end), forwards, passes.expand(batch, -1))
 
 
 @torch.no_grad()
 def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = None, window: int = 0,
-           most_forwards: int = 0, noise: Tensor | None = None, count: int | None = None) -> Decoded:
+           most_forwards: int = 0, noise: Tensor | None = None, count: int | None = None,
+           end: int | None = None) -> Decoded:
     """Exactly what :func:`autoregressive` gives, in fewer passes where guesses are good.
 
     guess (B, length): first guesses, for example the last chunk's tokens shifted by the steps executed since; zeros
     when None. window: tokens worked on at a time, 0 = all. most_forwards: give up after so many passes, 0 = never.
-    count: only the first so many tokens, None = all.
+    count: only the first so many tokens, None = all. end: as there.
     """
     batch, length = len(observation), count or model.length
     device = observation.device
@@ -104,13 +118,15 @@ def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = 
     cache = model.new_cache(observation)
     changed = torch.zeros_like(tokens)
     fixed = torch.zeros(batch, dtype=torch.long, device=device)
-    offsets = torch.arange(window, device=device)
+    offsets, places = torch.arange(window, device=device), torch.arange(length, device=device)
     forwards, finished = 0, _Finished(device)
     while not most_forwards or forwards < most_forwards:
+        if device.type == "cpu":  # the host knows what is left; a GPU would have to wait for it
+            offsets = offsets[: length - int(fixed.min())]
         # A row that is done, or near its end, works on its last token again: equal inputs, equal answers.
-        places = fixed[:, None] + offsets
-        inside = places < length
-        positions = places.clamp_max(length - 1)
+        wanted = fixed[:, None] + offsets
+        inside = wanted < length
+        positions = wanted.clamp_max(length - 1)
         logits = model.extend(cache, observation, tokens, positions, positions + 1)
         if noise is not None:
             logits = logits + noise.gather(1, positions[..., None].expand(-1, -1, noise.shape[-1]))
@@ -121,10 +137,13 @@ def jacobi(model: TokenTransformer, observation: Tensor, guess: Tensor | None = 
         tokens.scatter_(1, positions, said)
         changed.scatter_(1, positions, torch.where(same, changed.gather(1, positions), forwards))
         fixed = (fixed + (right + 1).clamp_max(window)).clamp_max(length)
+        if end is not None:
+            ended = ((tokens[:, :length] == end) & (places < fixed[:, None])).any(1)
+            fixed = fixed.masked_fill(ended, length)
         if finished(fixed.min() >= length):
             break
     complete = not most_forwards or bool(fixed.min() >= length)
-    return Decoded(tokens[:, :length], forwards, changed[:, :length], complete)
+    return Decoded(_filled(tokens[:, :length], end), forwards, changed[:, :length], complete)
 
 
 @torch.no_grad()

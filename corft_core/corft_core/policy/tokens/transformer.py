@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 @dataclass
 class Cache:
-    """Keys and values of every layer, each (B, heads, length, D). Only what a mask lets through is ever read."""
+    """Keys and values of every layer, each (B, length, heads, D). Only what a mask lets through is ever read."""
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -52,12 +52,12 @@ class TokenTransformer(nn.Module):
         self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))
 
     def forward(self, observation: Tensor, tokens: Tensor, causal: bool = True) -> Tensor:
-        """Logits (B, length, V) of all tokens at once; token p reads tokens (B, length) before p only.
+        """Logits (B, L, V) of the first L tokens at once; token p reads tokens (B, L) before p only.
 
         ``causal=False``: every position reads all other positions' inputs, as in PD-VLA's bidirectional mode.
         """
         inputs = torch.cat([self.observe(observation)[:, None], self.embed(tokens[:, :-1])], 1)
-        x = inputs + self.place
+        x = inputs + self.place[: inputs.shape[1]]
         for block in self.blocks:
             queries, keys, values = block.parts(x)  # type: ignore[operator]
             x = block.join(x, scaled_dot_product_attention(queries, keys, values, is_causal=causal))  # type: ignore[operator]
@@ -65,7 +65,7 @@ class TokenTransformer(nn.Module):
 
     def new_cache(self, observation: Tensor) -> Cache:
         """An empty cache for observations (B, E)."""
-        shape = (len(observation), self.heads, self.length, self.width // self.heads)
+        shape = (len(observation), self.length, self.heads, self.width // self.heads)
         return Cache(*([observation.new_zeros(shape) for _ in self.blocks] for _ in range(2)))
 
     def extend(self, cache: Cache, observation: Tensor, tokens: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
@@ -79,11 +79,10 @@ class TokenTransformer(nn.Module):
         inputs = torch.where((positions == 0)[..., None], self.observe(observation)[:, None], previous)
         x = inputs + self.place[positions]
         mask = (torch.arange(self.length, device=x.device) < seen[..., None])[:, None]
-        where = positions[:, None, :, None].expand(-1, self.heads, -1, self.width // self.heads)
-        for layer, block in enumerate(self.blocks):
+        where = (torch.arange(len(positions), device=x.device)[:, None], positions)
+        for block, known_keys, known_values in zip(self.blocks, cache.keys, cache.values, strict=True):
             queries, keys, values = block.parts(x)  # type: ignore[operator]
-            cache.keys[layer].scatter_(2, where, keys)
-            cache.values[layer].scatter_(2, where, values)
+            known_keys[where], known_values[where] = keys.transpose(1, 2), values.transpose(1, 2)
             x = block.join(x, scaled_dot_product_attention(  # type: ignore[operator]
-                queries, cache.keys[layer], cache.values[layer], attn_mask=mask))
+                queries, known_keys.transpose(1, 2), known_values.transpose(1, 2), attn_mask=mask))
         return self.last(x)
