@@ -35,6 +35,7 @@ def floor(out: str, height: int, width: int, rate_hz: int, seconds: int) -> floa
     from corft_core.data.bag import BagMessage  # noqa: F401  # the same imports are warm
     from corft_core.data.images import camera_image
     from corft_core.data.video import CODECS, default_codec
+    from corft_core.data.yuv import Yuv420
 
     contract = convert_bag.contract((height, width), rate_hz)
     jpegs = [convert_bag.pictures(k) for k in range(len(contract.cameras))]
@@ -54,6 +55,7 @@ def floor(out: str, height: int, width: int, rate_hz: int, seconds: int) -> floa
             stream: Any = container.add_stream(codec, rate=rate_hz, options=CODECS[codec])
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             stream.codec_context.thread_count = 1
+            yuv = Yuv420(height, width)
             with ThreadPoolExecutor(1) as decoder:
                 def decode(k: int) -> Any:
                     message = Message(jpegs[camera][convert_bag.picture_number(k * every)])
@@ -61,7 +63,7 @@ def floor(out: str, height: int, width: int, rate_hz: int, seconds: int) -> floa
 
                 ahead = [decode(k) for k in range(min(4, frames))]
                 for k in range(frames):
-                    picture = av.VideoFrame.from_numpy_buffer(ahead.pop(0).result(), format="rgb24")
+                    picture = yuv(ahead.pop(0).result())
                     if k + 4 < frames:
                         ahead.append(decode(k + 4))
                     picture.pts = k

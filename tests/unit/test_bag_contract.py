@@ -1,4 +1,4 @@
-"""Which contract bag_to_dataset converts with when none is given, and what it says about it."""
+"""Which contract the programs take when none is given, and what they say about it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from recordings import CONTRACT_FILE, Recording, Take
 
-from corft import bag_to_dataset
+from corft import bag_to_dataset, contract_choice, doctor, record
 from corft_core.contract import Contract
 from corft_core.data import EpisodeDataset
 from corft_core.data.bag_contract import keep_contract
@@ -17,7 +17,7 @@ CONTRACT = Contract.load(CONTRACT_FILE)
 
 @pytest.fixture(autouse=True)
 def _cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bag_to_dataset, "_default_contract", lambda: CONTRACT_FILE)
+    monkeypatch.setattr(contract_choice, "panda_contract_path", lambda: CONTRACT_FILE)
 
 
 def bag(folder: Path, contract: Contract | None = None) -> Path:
@@ -53,3 +53,13 @@ def test_falling_back_to_the_cells_contract_is_said(tmp_path: Path, capsys: pyte
     other = Recording(CONTRACT, [Take(duration_s=1.0)], without=("front",)).write(tmp_path / "b")
     assert convert(other, out=tmp_path / "other") == 2
     assert "Give your robot's: --contract FILE" in capsys.readouterr().err
+
+
+def test_recording_and_diagnosing_without_a_contract_say_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert record.main(["--print-command"]) == 0
+    printed = capsys.readouterr()
+    assert "contract: the Panda cell's" in printed.err and "ros2 bag record" in printed.out
+    doctor.main(["--offline", "--json"])
+    assert "contract: the Panda cell's" in capsys.readouterr().err
+    assert record.main(["--print-command", "--contract", str(CONTRACT_FILE)]) == 0
+    assert not capsys.readouterr().err

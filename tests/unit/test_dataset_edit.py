@@ -80,7 +80,7 @@ def assert_sound(dataset: EpisodeDataset) -> None:
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(EPISODES)), cut=st.integers(1, EPISODES - 1), data_bytes=st.sampled_from([1, 10**8]),
-       video_bytes=st.sampled_from([1, 30_000, 10**8]))
+       video_bytes=st.sampled_from([1, 60_000, 10**8]))
 def test_splitting_and_merging_gives_the_same_content(folder: Path, tmp_path_factory: pytest.TempPathFactory,
                                                       order: list[int], cut: int, data_bytes: int, video_bytes: int
                                                       ) -> None:

@@ -25,7 +25,7 @@ from corft_core.data.lerobot_writer import StoredEpisode
 from corft_core.data.video import VideoPiece, default_codec
 from corft_core.data.video_writer import EpisodeEncoder
 
-PART_VERSION = 2
+PART_VERSION = 3
 """To be raised when the same bag, options and contract give other bytes than before."""
 _INDEX = "part.json"
 _HISTOGRAM = "histogram/"

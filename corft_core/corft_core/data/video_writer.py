@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from corft_core.data.feature_stats import ImageHistogram
 from corft_core.data.video import CODECS, Frames, VideoError, VideoPiece
+from corft_core.data.yuv import Yuv420
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -122,13 +123,12 @@ class _EpisodeFile:
         self._stream = cast("VideoStream", self._container.add_stream(codec, rate=fps, options=CODECS[codec]))
         self._stream.height, self._stream.width = size
         self._stream.pix_fmt = "yuv420p"
+        self._yuv = Yuv420(*size)
         if codec == "libx264":
             self._stream.codec_context.thread_count = 1  # more would change the bytes with the number of cores
 
     def write(self, frame: Frames) -> None:
-        import av
-
-        picture = av.VideoFrame.from_numpy_buffer(frame, format="rgb24")
+        picture = self._yuv(frame)
         picture.pts = self.frames
         self._mux(picture)
         self.histogram.add(frame[None])
