@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from corft.contract_choice import chosen_contract_path
 from corft_core.cli import EXIT_INTERRUPTED, EXIT_OK, run_main
 from corft_core.contract import Contract
 
@@ -131,17 +132,8 @@ def _contract(arguments: argparse.Namespace) -> tuple[Contract, str]:
     if recorded is not None:
         print(f"contract: recorded with the bags (robot {recorded.robot.name})", file=sys.stderr)
         return recorded, ""
-    contract = Contract.load(_default_contract())
-    print(f"contract: the Panda cell's (robot {contract.robot.name}), as no --contract is given and none lies beside "
-          "the bags", file=sys.stderr)
-    return contract, "\nThe contract was the Panda cell's. Give your robot's: --contract FILE"
-
-
-def _default_contract() -> Path:
-    """The Panda cell's contract in the installed package."""
-    from ament_index_python.packages import get_package_share_directory
-
-    return Path(get_package_share_directory("corft")) / "config" / "panda_cell" / "contract.yaml"
+    path, doubt = chosen_contract_path(None, "no --contract is given and none lies beside the bags")
+    return Contract.load(path), doubt
 
 
 def _joint_limits(contract: Contract) -> tuple[tuple[float, ...], ...] | None:

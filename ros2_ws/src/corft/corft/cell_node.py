@@ -38,8 +38,9 @@ from corft.cell.messages import (
     path_of,
     stamp_message,
 )
+from corft.contract_choice import panda_contract_path
 from corft.executor.control_interfaces import optional_control_type
-from corft.node_base import CONTRACT, OK, WARN, CorftNode, Diagnosis, Param, default_contract_path
+from corft.node_base import CONTRACT, OK, WARN, CorftNode, Diagnosis, Param
 from corft.node_main import run_node
 from corft_core.cell.controller import TrajectoryRejected
 from corft_core.cell.grip import cell_gripper
@@ -79,7 +80,7 @@ class CellNode(CorftNode):
 
     def __init__(self) -> None:
         super().__init__("cell_node")
-        self._contract = Contract.load(self.param("contract") or default_contract_path())
+        self._contract = Contract.load(self.param("contract") or panda_contract_path())
         self.hardware_id = self._contract.robot.name
         self._size = (self.param("image_height"), self.param("image_width"))
         self._image_rate_hz = self.param("image_rate_hz")

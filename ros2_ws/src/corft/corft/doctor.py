@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from corft.contract_choice import chosen_contract_path
 from corft_core.cli import run_main
 from corft_core.devices import DEVICE_HELP
 
@@ -53,10 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _diagnose(arguments: argparse.Namespace) -> int:
     from corft.doctor_machine import Check, checkpoint_checks, contract_checks, machine, moveit_files
-    from corft.node_base import default_contract_path
     from corft_core.contract import Contract
 
-    path = Path(arguments.contract or default_contract_path()).expanduser()
+    path, doubt = chosen_contract_path(arguments.contract)
     contract = Contract.load(path)
     beside = path.parent / "scene.yaml"
     scene = Path(arguments.scene).expanduser() if arguments.scene else beside if beside.is_file() else None
@@ -91,7 +91,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
         print(json.dumps({"errors": errors, "warnings": warnings,
                           "checks": [{"group": group, **asdict(found)} for group, found in checks]}, indent=2))
     else:
-        print(f"{errors} errors, {warnings} warnings")
+        print(f"{errors} errors, {warnings} warnings" + (doubt if errors else ""))
     return 1 if errors else 0
 
 

@@ -127,13 +127,6 @@ def message_type(name: str) -> Any:
                          "contract") from error
 
 
-def default_contract_path() -> str:
-    """The Panda cell's contract as installed with the package."""
-    from ament_index_python.packages import get_package_share_directory
-
-    return str(Path(get_package_share_directory("corft")) / "config" / "panda_cell" / "contract.yaml")
-
-
 class NodeTools:
     """Mixin for rclpy nodes: parameter table, diagnostics. Use `CorftNode` or `CorftLifecycleNode`."""
 

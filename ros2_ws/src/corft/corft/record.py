@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from corft.contract_choice import chosen_contract_path, panda_contract_path
 from corft.recording.command import PRESETS, command_text, recorded_topics, write_qos
 from corft_core.cli import run_main
 from corft_core.contract import Contract
@@ -69,9 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from corft.node_base import default_contract_path
-
-    contract = Contract.load(arguments.contract or default_contract_path())
+    path, doubt = chosen_contract_path(arguments.contract)
+    contract = Contract.load(path)
     topics = recorded_topics(contract, arguments.namespace, compressed=arguments.compressed, extra=arguments.extra,
                              use_sim_time=arguments.use_sim_time)
     if arguments.write_qos:
@@ -94,7 +94,7 @@ def _main(arguments: argparse.Namespace) -> int:
         raise CorftError(f"{out.parent} cannot be made: {error.strerror}. Choose another place for the bag") from error
     # Raw images need room in shared memory; the children inherit this.
     os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE",
-                          str(Path(default_contract_path()).parents[1] / "fastdds_profile.xml"))
+                          str(panda_contract_path().parents[1] / "fastdds_profile.xml"))
 
     import rclpy
     from rclpy.signals import SignalHandlerOptions
@@ -107,6 +107,8 @@ def _main(arguments: argparse.Namespace) -> int:
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         return Recorder(arguments, contract, topics, out, signals).run()
+    except CorftError as error:
+        raise CorftError(f"{error}{doubt}") from error
     finally:
         rclpy.try_shutdown()
 

@@ -25,7 +25,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from corft.cell.messages import objects_of, stamp_message, trajectory_message
 from corft.cell.teleop_parameters import TELEOP_PARAMETERS
-from corft.node_base import OK, CorftNode, Diagnosis, default_contract_path, qos_profile
+from corft.contract_choice import panda_contract_path
+from corft.node_base import OK, CorftNode, Diagnosis, qos_profile
 from corft.node_main import run_node
 from corft_core.cell.grip import cell_gripper
 from corft_core.cell.kinematics import ArmKinematics
@@ -52,7 +53,7 @@ class TeleopNode(CorftNode):
 
     def __init__(self) -> None:
         super().__init__("teleop_node")
-        self._contract = Contract.load(self.param("contract") or default_contract_path())
+        self._contract = Contract.load(self.param("contract") or panda_contract_path())
         self.hardware_id = self._contract.robot.name
         if self.param("speed_min") > self.param("speed_max"):
             raise CorftError(f"speed_min {self.param('speed_min')} is above speed_max {self.param('speed_max')}")
