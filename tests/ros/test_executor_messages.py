@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -164,6 +165,11 @@ def test_a_setpoint_is_read_in_any_order_and_from_the_field_of_every_distributio
         found = setpoint_from_message(SimpleNamespace(**{**vars(message), "reference": None, field: point}), robot)
         assert found is not None and found.stamp_ns == 7
         np.testing.assert_allclose(found.position, [np.pi / 2, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+        assert found.scaling == 1.0, "releases before Jazzy do not tell it"
+    for told, meant in ((0.4, 0.4), (0.0, 0.0), (1.3, 1.0)):
+        found = setpoint_from_message(SimpleNamespace(**vars(message), speed_scaling_factor=told), robot)
+        assert found is not None and found.scaling == meant
+    assert setpoint_from_message(SimpleNamespace(**vars(message), speed_scaling_factor=float("nan")), robot) is None
     for broken in ([], [*point.positions[:-1], float("nan")]):
         message.reference = JointTrajectoryPoint(positions=broken)
         assert setpoint_from_message(message, robot) is None
@@ -182,6 +188,12 @@ def test_a_trajectory_goes_out_in_the_controllers_names_and_units() -> None:
     assert sent.points[0].positions[6] == pytest.approx(np.degrees(expected[6] - 0.1))
     assert sent.points[0].velocities[6] == pytest.approx(np.degrees(command(joints).path.velocities[1][6]))
     assert sent.points[0].positions[0] == pytest.approx(expected[0])
+
+
+def test_a_bridged_motion_goes_out_from_its_hand_off_on() -> None:
+    bridged = replace(command(contract().robot.joints), handoff_ns=7_100_000_000, bridged=True)
+    sent = trajectory_message(bridged, contract())
+    assert [stamp_ns(p.time_from_start) for p in sent.points] == [100_000_000, 200_000_000]
 
 
 def test_what_the_controller_lacks_is_made_up_for() -> None:

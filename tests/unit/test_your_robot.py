@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,6 +22,7 @@ from your_robot import FOLDER, GUIDE, ROOT, blocks
 
 from corft.doctor_machine import moveit_files
 from corft_core.contract import Contract
+from corft_core.execution import Reason
 from corft_core.planning import make_planner, resolve_description
 from corft_core.planning.moveit_config import FILES
 from corft_core.planning.moves import home, plan_between
@@ -44,6 +46,13 @@ def test_the_second_robots_files_are_what_the_guide_says() -> None:
     assert by_mark["scene.yaml"] == yaml.safe_load((FOLDER / "scene.yaml").read_text())
     name = CONTRACT.arm_command.topic.split("/")[0]
     assert by_mark["controllers"][name]["ros__parameters"]["joints"] == list(CONTRACT.robot.joints)
+
+
+def test_every_reason_that_the_guide_explains_is_one() -> None:
+    table = GUIDE.read_text().partition("| reason | usually means |")[2].partition("\n\n")[0]
+    first_cells = [row.split("|")[1] for row in table.splitlines() if row]
+    named = {code for cell in first_cells for code in re.findall(r"`([A-Z_]+)`", cell)}
+    assert len(named) > 5 and named <= {reason.value for reason in Reason}
 
 
 @pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command on the PATH")

@@ -25,6 +25,8 @@ class Command:
     ``(due_ns, opening)``, replacing what is scheduled from ``handoff_ns`` on. ``delay_steps``: actions of the chunk
     whose time had passed at the hand-off. ``content_end_ns``: when the last action is due; then comes the stop.
     ``detour`` (J,): the first action behind the obstacle that cut the chunk, where a planned way around may lead.
+    ``bridged``: the points before the hand-off are not sent, since where exactly the controller is when it gets them
+    is not known; it joins what it does to the hand-off.
     """
 
     kind: Literal["chunk", "hold", "move"]
@@ -41,11 +43,17 @@ class Command:
     deviation_rad: float = 0.0
     truncated: Refusal | None = None
     detour: Array | None = None
+    bridged: bool = False
+
+    @property
+    def unsent_s(self) -> float:
+        """Points up to this time of the path are not sent: a controller takes none at time 0."""
+        return max((self.handoff_ns - self.start_ns) * 1e-9 - 1e-6, 0.0) if self.bridged else 0.0
 
     @property
     def sent(self) -> JointPath:
-        """The path as it is sent: a controller takes no point at time 0."""
-        path, later = self.path, self.path.times_s > 0
+        """The path as it is sent."""
+        path, later = self.path, self.path.times_s > self.unsent_s
         return JointPath(path.names, path.times_s[later], path.positions[later],
                          None if path.velocities is None else path.velocities[later],
                          None if path.accelerations is None else path.accelerations[later])

@@ -40,12 +40,14 @@ PLANNING_RESERVE, LONGEST_LEAD_S = 1.25, 0.3
 
 @dataclass(frozen=True)
 class Prepared:
-    """A command that is not in force yet, the chunk it came from, when it came, and what it would continue."""
+    """A command that is not in force yet, the chunk it came from, when it came, what it would continue, and how late
+    the controller was with that."""
 
     command: Command
     chunk: Chunk
     asked_ns: int
     generation: int
+    late_ns: int
 
 
 @dataclass
@@ -76,6 +78,7 @@ class ChunkExecutor:
         self._hard = replace(self.limits, jerk=np.array(contract.limits.jerk_rad_s3))
         self._running: Command | None = None
         self._generation = 0
+        self._late_ns = 0  # all that a scaling of the controller's speed has cost
         self._history = _History()
         self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
         self._planning_s: deque[float] = deque(maxlen=DELAYS_KEPT)
@@ -119,6 +122,16 @@ class ChunkExecutor:
         self._running = command
         self._generation += 1
 
+    def keep_step(self) -> int:
+        """The running command becomes as late as the controller, which scales its speed; by how much [ns]."""
+        newest = self.follower.newest
+        if self._running is None or newest is None or newest is self._running:
+            return 0
+        by_ns = newest.start_ns - self._running.start_ns
+        self._running = newest
+        self._late_ns += by_ns
+        return by_ns
+
     def clock_jumped(self, by_ns: int, now_ns: int) -> None:
         """Go on in the time after the jump as if it had always been so; refuse chunks from before."""
         if self._running is not None:
@@ -153,14 +166,14 @@ class ChunkExecutor:
 
     def prepare(self, chunk: Chunk, now_ns: int, measured: Measured) -> Prepared | Refusal:
         """The command that would execute ``chunk`` from now on, or why not."""
-        generation = self._generation
+        generation, late_ns = self._generation, self._late_ns
         try:
             command, single = self._plan(chunk, now_ns, measured)
         except RefusedError as refused:
             return refused.refusal
         except PlanningError as error:
             return Refusal(Reason.PLANNING_FAILED, f"the path can't be checked for collision: {error}")
-        return Prepared(command, single, now_ns, generation)
+        return Prepared(command, single, now_ns, generation, late_ns)
 
     def commit(self, prepared: Prepared, now_ns: int) -> Command | Refusal:
         """Put the command in force, unless something else was meanwhile or its hand-off is over."""
@@ -170,6 +183,8 @@ class ChunkExecutor:
         doubt = self.doubt(now_ns)
         if doubt is not None:
             return doubt
+        command = replace(self._in_step(command, now_ns, self._late_ns - prepared.late_ns),
+                          bridged=self.follower.scales(now_ns))
         self._planning_s.append((now_ns - prepared.asked_ns) * 1e-9)
         left_s = (command.handoff_ns - now_ns) * 1e-9
         if left_s < min(TRANSPORT_S, self.options.handoff_s / 4):
@@ -191,10 +206,11 @@ class ChunkExecutor:
             return anchor
         if self.at_rest(now_ns):
             return self._take(standing(self.names, anchor.path.positions[-1], now_ns))
+        anchor = self._in_step(anchor, now_ns, 0)
         handoff_ns = handoff_time(anchor, now_ns, self.options.handoff_s)
         stop = brake_along(anchor.path, (handoff_ns - anchor.start_ns) * 1e-9, self.limits)
         start_ns, path = joined(anchor, now_ns, handoff_ns, stop)
-        return self._take(Command("hold", path, start_ns, handoff_ns, now_ns))
+        return self._take(Command("hold", path, start_ns, handoff_ns, now_ns, bridged=self.follower.scales(now_ns)))
 
     def hit_ahead(self, command: Command, now_ns: int) -> Refusal | None:
         """What the rest of a command hits in the scene as it is now; None when nothing. Uses the planner."""
@@ -235,6 +251,12 @@ class ChunkExecutor:
         """(J,) where the first motion starts: where the controller holds the arm, else the measured position."""
         held = self.follower.resting(now_ns)
         return measured.position if held is None else held
+
+    def _in_step(self, command: Command, now_ns: int, by_ns: int) -> Command:
+        """The command ``by_ns`` later, and as much more as a controller that scales its speed will have lost since its
+        last setpoint when it gets it."""
+        by_ns += self.follower.behind_ns(now_ns + round(1e9 * TRANSPORT_S / 2))
+        return command.later(by_ns) if by_ns else command
 
     @property
     def _lead_s(self) -> float:

@@ -43,6 +43,12 @@ class MotionLimits:
                             self.jerk * factor)
 
 
+    def at_speed(self, share: float) -> MotionLimits:
+        """What a motion may use that is passed through at ``share`` of its speed."""
+        return MotionLimits(self.low, self.high, self.velocity / share, self.acceleration / share**2,
+                            self.jerk / share**3)
+
+
 @dataclass(frozen=True)
 class Excess:
     """The worst violation of a path: ``quantity`` of ``joint`` is ``value`` at ``time_s``, allowed is ``limit``."""

@@ -129,6 +129,10 @@ class GripperSchedule:
         """Entries ``(due_ns, opening)``; what was scheduled before ``from_ns`` stays."""
         self._entries = [entry for entry in self._entries if entry[0] < from_ns] + sorted(entries)
 
+    def delay(self, by_ns: int) -> None:
+        """Everything scheduled comes ``by_ns`` later."""
+        self._entries = [(due_ns + by_ns, opening) for due_ns, opening in self._entries]
+
     def clear(self) -> None:
         """Forget everything scheduled."""
         self._entries = []

@@ -180,9 +180,11 @@ class Supervisor:
                 return
             news = self.executor.follower.heard(setpoint)
             self._news.notify_all()
-            if isinstance(news, Refusal):
+            if news is None:
+                self._keep_step()
+            elif isinstance(news, Refusal):
                 self._foreign(news, now_ns)
-            elif news is not None:
+            else:
                 stopping = self.executor.running is not None and self.executor.running.kind == "hold"
                 self.counts["lost"] += 1
                 self.executor.adopt(news.command)
@@ -190,6 +192,15 @@ class Supervisor:
                 self._report("going on from the motion before", news.reason)
                 if stopping:
                     self._hold(now_ns)
+
+    def _keep_step(self) -> None:
+        """A controller that scales its speed is ever later: so are the motion and the gripper."""
+        before = self.executor.running
+        by_ns = self.executor.keep_step()
+        if by_ns:
+            self._gripper.delay(by_ns)
+            self._ended = self.executor.running if self._ended is before else self._ended
+            self._free = self.executor.running if self._free is before else self._free
 
     def gripper_due(self, now_ns: int) -> float | None:
         """The gripper opening to command now, once; None when there is nothing new."""

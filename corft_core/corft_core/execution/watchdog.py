@@ -24,11 +24,13 @@ FORGIVEN_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class Measured:
-    """Measured arm joints (J,) in contract order, and when."""
+    """Measured arm joints (J,) in contract order, and when; of a setpoint also the speed scaling by which the
+    controller says that it goes through its trajectory, 1 for as planned."""
 
     stamp_ns: int
     position: Array
     velocity: Array
+    scaling: float = 1.0
 
 
 class Watchdog:

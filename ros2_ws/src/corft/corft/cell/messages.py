@@ -68,6 +68,8 @@ def controller_state_message(kind: Any, names: Sequence[str], desired: DesiredSt
                                                   velocities=desired.velocities.tolist(),
                                                   accelerations=desired.accelerations.tolist()))
     message.header.stamp = stamp
+    if hasattr(message, "speed_scaling_factor"):  # from ROS 2 Jazzy on
+        message.speed_scaling_factor = 1.0
     return message
 
 

@@ -141,7 +141,9 @@ def setpoint_from_message(message: Any, contract: Contract) -> Measured | None:
         position = calibration.from_source(by_name(message.joint_names, point.positions, calibration))
     except MessageError:
         return None
-    return Measured(stamp, position, np.zeros_like(position)) if np.all(np.isfinite(position)) else None
+    scaling = float(np.clip(getattr(message, "speed_scaling_factor", 1.0), 0.0, 1.0))
+    found = Measured(stamp, position, np.zeros_like(position), scaling)
+    return found if np.all(np.isfinite([*position, scaling])) else None
 
 
 def trajectory_message(command: Command, contract: Contract, sending: Sending | None = None) -> JointTrajectory:
@@ -157,7 +159,7 @@ def trajectory_message(command: Command, contract: Contract, sending: Sending | 
     velocities = empty if path.velocities is None else calibration.rate_to_source(path.velocities)
     accelerations = empty if path.accelerations is None else calibration.rate_to_source(path.accelerations)
     for row, time_s in enumerate(path.times_s):
-        if time_s > 0:
+        if time_s > command.unsent_s:
             message.points.append(JointTrajectoryPoint(
                 positions=positions[row].tolist(), velocities=velocities[row].tolist(),
                 accelerations=accelerations[row].tolist(), time_from_start=duration_message(round(time_s * 1e9))))

@@ -57,6 +57,7 @@ def diagnosis(supervisor: Supervisor, execute: bool, controller: Refusal | None,
     compute_s = list(supervisor.compute_s) or [0.0]
     values = {**supervisor.counts, **more, "enabled": supervisor.enabled,
               "speed_scale": supervisor.executor.options.speed_scale,
+              "controller_speed_scaling": supervisor.executor.follower.scaling,
               "tracking_error_rad": supervisor.tracking_error_rad,
               "compute_p50_s": float(np.median(compute_s)), "compute_max_s": max(compute_s)}
     worse = ERROR if supervisor.enabled else WARN
