@@ -27,8 +27,9 @@ DECODE_MARKERS = re.compile(r"(<!-- decode table -->\n).*?(<!-- end of decode ta
 EVIDENCE = ROOT / "results" / "evidence" / "summary.json"
 DECODE = ROOT / "results" / "bench" / "decode.json"
 README, EXPLANATION = ROOT / "README.md", ROOT / "docs" / "explanation.md"
-DECODERS = {"single_ar": "one token a pass, one step", "chunked_ar": "one token a pass, chunk",
-            "jacobi": "Jacobi, exact", "bidirectional": "Jacobi, bidirectional", "flow": "continuous head (flow)"}
+DECODERS = {"single_ar": "one token a pass, one step", "chunked_ar": "one token a pass", "jacobi": "Jacobi, exact",
+            "bidirectional": "Jacobi, bidirectional", "flow": "–"}
+TOKENS = {"consistent": "bins, smoothed, consistency", "fast": "FAST"}
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -59,24 +60,27 @@ def evidence_table() -> str:
 
 def decode_table(row: dict[str, Any]) -> str:
     """Decoders of action tokens side by side, as `make bench NAME=decode` measured them."""
-    lines = ["| decoding | window | passes | tokens/s | chunks/s | actions/s | success | 95 % interval |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["| actions as | decoding | window | steps | passes | from nothing | chunks/s | actions/s | success "
+             "| 95 % interval |", "|---|---|---|---|---|---|---|---|---|---|"]
     for name, found in row["decoders"].items():
-        kind, _, window = name.rpartition("_") if name.startswith(("jacobi", "bidirectional")) else (name, "", "–")
-        cells = [DECODERS[kind], window, *(_number(found.get(key)) for key in ("forwards", "tokens_per_s")),
+        tokens = next((words for prefix, words in TOKENS.items() if name.startswith(prefix)), "bins")
+        rest = name.removeprefix("consistent_").removeprefix("fast_").removesuffix("_whole")
+        kind, _, window = rest.rpartition("_") if rest.startswith(("jacobi", "bidirectional")) else (rest, "", "–")
+        cells = ["continuous (flow)" if name == "flow" else tokens, DECODERS[kind], window, str(found.get("steps", "–")),
+                 _number(found.get("forwards")), _number(found.get("cold_forwards")),
                  _number(found["chunks_per_s"]), _number(found["hz"])]
         low, high = found.get("success_interval", (None, None))
         cells += ["–", "–"] if low is None else [f"{found['success']:.0%}", f"{100 * low:.0f} – {100 * high:.0f} %"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
-        "", f"Task `{row['task']}` in the cell, {row['tokens_a_chunk']} tokens a chunk, of which {row['executed']} of "
-        f"{row['horizon']} steps are executed, {row['train_steps']} training steps, {row['trials']} paired trials; "
-        "processor time of one thread, image encoding included, Jacobi starting from the chunk before. Exact Jacobi "
-        f"(window {row['window']}) gives {row['jacobi_vs_single_ar']:.2f} times the actions a second of one token a "
-        f"pass and one step, and {row['jacobi_vs_chunked_ar']:.2f} times those of one token a pass and the same chunk; "
-        f"with all tokens in the window it needs {row['jacobi_vs_chunked_ar_forwards']:.2f} times fewer passes. "
-        f"{row['mismatches']} of {row['tokens_compared']} "
-        "tokens differ. Made by `make bench NAME=decode`, kept in `results/bench/decode.json`."]
+        "", f"Task `{row['task']}` in the cell, {row['executed']} of a chunk's {row['horizon']} steps executed, "
+        f"{row['train_steps']} training steps, {row['trials']} paired trials; processor time of one thread, image "
+        "encoding included, Jacobi starting from the chunk before (from nothing: not so). Exact Jacobi (window "
+        f"{row['window']}) gives {row['jacobi_vs_single_ar']:.2f} times the actions a second of one token a pass and "
+        f"one step, and {row['jacobi_vs_chunked_ar']:.2f} times those of one token a pass and the same steps; with all "
+        f"tokens in the window it needs {row['jacobi_vs_chunked_ar_forwards']:.2f} times fewer passes. "
+        f"{row['mismatches']} of {row['tokens_compared']} tokens differ. Made by `make bench NAME=decode`, kept in "
+        "`results/bench/decode.json`."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,16 +1,16 @@
 """decode: passes and time of autoregressive and Jacobi decoding of action tokens, and success in the cell.
 
-A token policy is trained by imitation of the cell's demonstrations (kept under out/bench). Decoders take turns on the
-same observations, five steps of one episode apart, timed by processor time on one thread; the warm start is the chunk
-before, shifted. `hz`: actions a second, when as many actions of a chunk are executed as in the trials. Success is that
-of paired trials without warm starts. Exact Jacobi of any window and one token a pass give the same tokens, which is
+Policies and trials: decode_policies.py. Decoders take turns on the same observations, five steps of one episode apart,
+timed by processor time on one thread, image encoding included. Jacobi starts from the chunk before, shifted; `cold`:
+from nothing. As many steps of a chunk are decoded as are executed, one for single_ar; rows that end in `_whole` decode
+all ten. `hz`: actions executed a second. Exact Jacobi of any window and one token a pass give the same tokens, which is
 counted here, so they share their trials. Ratios in time are those of the window with the largest `hz` (`window`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,95 +18,91 @@ from typing import Any
 import numpy as np
 import torch
 
-from corft_core.cell.suite import CellSuite
-from corft_core.evaluation.intervals import success_rate
-from corft_core.evaluation.rollout import run_trials
-from corft_core.evidence.protocol import horizon_steps, limit_steps
-from corft_core.learning.config import TrainConfig
-from corft_core.learning.reuse import FeatureCache
-from corft_core.learning.trainer import train
-from corft_core.learning.training_data import EpisodesInMemory
+sys.path.append(str(Path(__file__).parent))
+from decode_policies import EXECUTED, HORIZON, STEPS, TASK, TRIALS, Policies
+
 from corft_core.policy import Policy
-from corft_core.policy.config import TokenConfig
-from corft_core.policy.options import override
 from corft_core.policy.tokens.decoding import autoregressive, gumbel, jacobi
 from corft_core.policy.tokens.head import TokenHead
 
-ROOT = Path(__file__).parents[2]
-TASK, SEED, DEMONSTRATIONS, HORIZON, EXECUTED = "cup", 2000, 30, 10, 5
-STEPS = int(os.environ.get("CORFT_BENCH_STEPS", "1500"))
-TRIALS = int(os.environ.get("CORFT_BENCH_TRIALS", "40"))
 OBSERVATIONS = 40
 WINDOWS = (7, 16, 37, 0)
-TOKENS = {"policy.head.kind": "tokens", "policy.head.width": 128, "policy.head.layers": 2, "sft.lr": 1e-3}
+AR, JACOBI, BIDIRECTIONAL = ({"decoder": name} for name in ("autoregressive", "jacobi", "bidirectional"))
+SOME = {"steps": EXECUTED}
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {  # name → policy, its decoder
+    "single_ar": ("bins", {**AR, "steps": 1}),
+    "chunked_ar": ("bins", {**AR, **SOME}),
+    **{f"jacobi_{n or 'all'}": ("bins", {**JACOBI, **SOME, "window": n}) for n in WINDOWS},
+    **{f"bidirectional_{n or 'all'}": ("bins", {**BIDIRECTIONAL, **SOME, "window": n}) for n in WINDOWS},
+    "chunked_ar_whole": ("bins", AR),
+    "jacobi_all_whole": ("bins", JACOBI),
+    "consistent_chunked_ar": ("consistent", {**AR, **SOME}),
+    "consistent_jacobi_16": ("consistent", {**JACOBI, **SOME, "window": 16}),
+    "consistent_jacobi_all": ("consistent", {**JACOBI, **SOME}),
+    "fast_chunked_ar": ("fast", AR),
+    "fast_jacobi_7": ("fast", {**JACOBI, "window": 7}),
+    "flow": ("flow", {}),
+}
+TRIED = {"single_ar": (1, ("single_ar",)), "jacobi_all": (EXECUTED, tuple(
+    name for name in ROWS if name.startswith(("jacobi", "chunked_ar")))),
+    "bidirectional_16": (EXECUTED, ("bidirectional_16",)), "bidirectional_all": (EXECUTED, ("bidirectional_all",)),
+    "consistent_jacobi_all": (EXECUTED, tuple(name for name in ROWS if name.startswith("consistent"))),
+    "fast_jacobi_7": (EXECUTED, ("fast_chunked_ar", "fast_jacobi_7")), "flow": (EXECUTED, ("flow",))}
+"""Rows that are tried, how many steps they execute, and the rows that give the same chunks."""
 
 
 def measure() -> dict[str, Any]:
-    """Train or find the policies, time the decoders, try them."""
+    """Train or find the policies, try them, time the decoders."""
     torch.set_num_threads(1)
-    suite = CellSuite()
-    contract = suite.features(TASK)
-    episodes = suite.demonstrate(TASK, DEMONSTRATIONS, SEED)
-    data = EpisodesInMemory(contract, episodes)
-    features = FeatureCache()
-    tokens, flow = _trained(data, "tokens", TOKENS, features), _trained(data, "flow", {}, features)
-    head = tokens.bundle.actor.head
-    assert isinstance(head, TokenHead)
-    observations = _observations(tokens, episodes)
-    contenders = {
-        "single_ar": {"decoder": "autoregressive", "steps": 1}, "chunked_ar": {"decoder": "autoregressive"},
-        **{f"jacobi_{window or 'all'}": {"decoder": "jacobi", "window": window} for window in WINDOWS},
-        **{f"bidirectional_{window or 'all'}": {"decoder": "bidirectional", "window": window} for window in WINDOWS},
-    }
-    rows: dict[str, dict[str, Any]] = {name: {"seconds": [], "forwards": []} for name in (*contenders, "flow")}
-    cold: list[int] = []
-    plan: np.ndarray[Any, Any] | None = None
-    for number, (images, state, instruction) in enumerate(observations):
-        for name, settings in contenders.items():
-            head.config = dataclasses.replace(TokenConfig(), **settings)
-            began = time.process_time()
-            chunk = tokens.act(images, state, [instruction], plan=plan if number else None).actions
-            rows[name]["seconds"].append(time.process_time() - began)
-            rows[name]["forwards"].append(head.decoded.forwards)  # type: ignore[union-attr]
-            if name == "jacobi_all":
-                following = np.concatenate([chunk[:, EXECUTED:], np.repeat(chunk[:, -1:], EXECUTED, 1)], 1)
-        head.config = TokenConfig()
-        tokens.act(images, state, [instruction])
-        cold.append(head.decoded.forwards)  # type: ignore[union-attr]
-        plan = following
-        began = time.process_time()
-        flow.act(images, state, [instruction])
-        rows["flow"]["seconds"].append(time.process_time() - began)
-    table = {name: _row(name, row) for name, row in rows.items()}
-    limit = limit_steps([len(episode) for episode in episodes])
-    trials = {name: _success(suite, tokens, limit, contenders[name], 1 if name == "single_ar" else EXECUTED)
-              for name in ("single_ar", "jacobi_all", "bidirectional_all", "bidirectional_16")}
-    trials["flow"] = _success(suite, flow, limit, None, EXECUTED)
-    trials |= {name: trials["jacobi_all"] for name in table if name == "chunked_ar" or name.startswith("jacobi_")}
-    for name, found in trials.items():
-        table[name] |= found
-    best = max((name for name in table if name.startswith("jacobi_")), key=lambda name: table[name]["hz"])
+    policies = Policies()
+    loaded = {name: policies.policy(name) for name in dict.fromkeys(name for name, _ in ROWS.values())}
+    trials = tried(policies)
+    observations = _observations(loaded["bins"], policies.episodes)
+    times = _timed(loaded, observations)
+    table = {name: _row(name, row) | trials[name] for name, row in times.items()}
+    best = max((f"jacobi_{n or 'all'}" for n in WINDOWS), key=lambda name: table[name]["hz"])
+    single, chunked = table["single_ar"], table["chunked_ar"]
     return {
-        "task": TASK, "tokens_a_chunk": HORIZON * len(contract.action_names), "horizon": HORIZON,
-        "executed": EXECUTED,
-        "train_steps": STEPS, "decoders": table,
+        "task": TASK, "horizon": HORIZON, "executed": EXECUTED, "train_steps": STEPS, "decoders": table,
         "window": best.removeprefix("jacobi_"),
-        "jacobi_vs_single_ar": round(table[best]["hz"] / table["single_ar"]["hz"], 3),
-        "jacobi_vs_chunked_ar": round(table[best]["hz"] / table["chunked_ar"]["hz"], 3),
-        "jacobi_vs_chunked_ar_forwards": round(table["chunked_ar"]["forwards"] / table["jacobi_all"]["forwards"], 3),
-        "cold_start_forwards": round(float(np.mean(cold)), 2), **_mismatches(tokens, head, observations),
-        "trials": TRIALS, "limit_steps": limit}
+        "jacobi_vs_single_ar": round(table[best]["hz"] / single["hz"], 3),
+        "jacobi_vs_chunked_ar": round(table[best]["hz"] / chunked["hz"], 3),
+        "jacobi_vs_chunked_ar_forwards": round(chunked["forwards"] / table["jacobi_all"]["forwards"], 3),
+        "chunked_ar_vs_single_ar": round(chunked["hz"] / single["hz"], 3),
+        **_mismatches(loaded["bins"], observations),
+        "trials": TRIALS, "limit_steps": policies.limit_steps}
 
 
-def _trained(data: EpisodesInMemory, name: str, settings: dict[str, Any], features: FeatureCache) -> Policy:
-    """The policy of this name, trained unless it lies under out/bench; an interrupted training goes on."""
-    folder = ROOT / "out" / "bench" / "decode" / f"{name}-{STEPS}"
-    if not (folder / "checkpoints" / "sft").exists():
-        config = override(TrainConfig, {}, {
-            "seed": SEED, "threads": 1, "policy.horizon": HORIZON, "policy.backbone": "effnet", "sft.steps": STEPS,
-            "co_rft.steps": 0, "co_rft.warmup": 0, "tensorboard": False, "check_frames": 0, **settings})
-        train(data, folder, config, resume=(folder / "config.json").exists(), features=features)
-    return Policy.load(folder / "checkpoints" / "sft")
+def tried(policies: Policies) -> dict[str, dict[str, Any]]:
+    """Success by row; nothing for rows that were not tried."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in ROWS}
+    for name, (replan_steps, alike) in TRIED.items():
+        success = policies.success(*ROWS[name], replan_steps)
+        found |= dict.fromkeys(alike, success)
+    return found
+
+
+def _timed(policies: dict[str, Policy], observations: list[Any]) -> dict[str, dict[str, list[Any]]]:
+    """Seconds, passes and cold passes of every row on every observation."""
+    rows: dict[str, dict[str, list[Any]]] = {name: {"seconds": [], "forwards": [], "cold": []} for name in ROWS}
+    plans: dict[str, np.ndarray[Any, Any]] = {}
+    for images, state, instruction in observations:
+        for name, (kind, decoder) in ROWS.items():
+            policy = policies[kind]
+            head: Any = policy.bundle.actor.head
+            if decoder:
+                head.config = dataclasses.replace(head.config, **{"window": 0, "steps": 0, **decoder})
+            if name in plans and decoder.get("decoder") == "jacobi":
+                rows[name]["cold"].append(policy.act(images, state, [instruction]).forwards)
+            began = time.process_time()
+            chunk = policy.act(images, state, [instruction], plan=plans.get(name))
+            rows[name]["seconds"].append(time.process_time() - began)
+            if decoder:
+                rows[name]["forwards"].append(chunk.forwards)
+                executed = 1 if name == "single_ar" else EXECUTED
+                rest = chunk.actions[:, executed:]
+                plans[name] = np.concatenate([rest, np.repeat(rest[:, -1:], executed, 1)], 1)
+    return rows
 
 
 def _observations(policy: Policy, episodes: list[Any]) -> list[tuple[dict[str, Any], Any, str]]:
@@ -119,21 +115,27 @@ def _observations(policy: Policy, episodes: list[Any]) -> list[tuple[dict[str, A
     return found[:OBSERVATIONS]
 
 
-def _row(name: str, row: dict[str, Any]) -> dict[str, Any]:
-    """Medians; the first two observations warm the caches."""
+def _row(name: str, row: dict[str, list[Any]]) -> dict[str, Any]:
+    """Medians of times, means of passes; the first two observations warm the caches. `tokens_per_s`: bins only, since
+    FAST's stand for different numbers of actions."""
     seconds = float(np.median(row["seconds"][2:]))
     executed = 1 if name == "single_ar" else EXECUTED
-    result = {"chunk_ms": round(1e3 * seconds, 2), "chunks_per_s": round(1 / seconds, 2),
+    result = {"steps": ROWS[name][1].get("steps") or HORIZON, "chunk_ms": round(1e3 * seconds, 2),
+              "chunks_per_s": round(1 / seconds, 2),
               "hz": round(executed / seconds, 2)}
     if row["forwards"]:
-        forwards = float(np.mean(row["forwards"][2:]))
-        tokens = 8 if name == "single_ar" else 8 * HORIZON
-        result |= {"forwards": round(forwards, 2), "tokens_per_s": round(tokens / seconds, 1)}
+        result["forwards"] = round(float(np.mean(row["forwards"][2:])), 2)
+        if ROWS[name][0] != "fast":
+            result["tokens_per_s"] = round(8 * result["steps"] / seconds, 1)
+    if row["cold"]:
+        result["cold_forwards"] = round(float(np.mean(row["cold"][1:])), 2)
     return result
 
 
-def _mismatches(policy: Policy, head: TokenHead, observations: list[Any]) -> dict[str, int]:
+def _mismatches(policy: Policy, observations: list[Any]) -> dict[str, int]:
     """Tokens on which exact Jacobi differs from one token a pass, in float32, greedy and drawn, over all windows."""
+    head = policy.bundle.actor.head
+    assert isinstance(head, TokenHead)
     compared = different = 0
     generator = torch.Generator().manual_seed(0)
     shape = (1, head.model.length, head.config.vocabulary)
@@ -148,20 +150,3 @@ def _mismatches(policy: Policy, head: TokenHead, observations: list[Any]) -> dic
                     compared += expected.numel()
                     different += int((said != expected).sum())
     return {"mismatches": different, "tokens_compared": compared}
-
-
-def _success(suite: CellSuite, policy: Policy, limit: int, settings: dict[str, Any] | None,
-             replan_steps: int) -> dict[str, Any]:
-    """Success within 1.5 x the demonstrations' mean length on paired scenes, with its 95 % interval."""
-    if settings is not None:
-        policy.bundle.actor.head.config = dataclasses.replace(TokenConfig(), **settings)  # type: ignore[assignment]
-    environments = [suite.environment(TASK) for _ in range(min(10, TRIALS))]
-    try:
-        scenes = suite.scene_ids(TASK, "ind", TRIALS, 2000)
-        results = list(run_trials(policy, environments, scenes, horizon_steps(limit), replan_steps=replan_steps,
-                                  seed=SEED))
-    finally:
-        for environment in environments:
-            environment.close()
-    rate = success_rate([result.success for result in results])
-    return {"success": round(rate.value, 3), "success_interval": [round(rate.low, 3), round(rate.high, 3)]}

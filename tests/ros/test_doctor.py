@@ -10,8 +10,15 @@ from typing import Any
 
 import pytest
 import rclpy
+from policy_servers import free_port, serving
 from ros.graph import CONTRACT, running, spin_until
+from ros.tiny_policy import make_tiny_checkpoint
 from sensor_msgs.msg import JointState
+
+from corft.doctor_server import server_checks
+from corft_core.contract import Contract
+from corft_core.policy.config import HistoryConfig
+from corft_core.serving.local import LocalPolicy
 
 pytestmark = pytest.mark.ros
 
@@ -65,6 +72,25 @@ def test_without_a_robot_the_contract_is_checked(tmp_path: Path) -> None:
 
     code, checks = doctor("--contract", str(CONTRACT), "--offline", "--checkpoint", str(tmp_path), "--device", "cuda")
     assert code == 1 and "config.json" in checks["checkpoint"]["seen"]
+
+
+def test_a_policy_server_is_greeted_and_asked(tmp_path: Path) -> None:
+    contract = Contract.load(CONTRACT)
+    checkpoint = make_tiny_checkpoint(tmp_path / "memory", contract, history=HistoryConfig(steps=2, stride=2))
+    with serving(LocalPolicy(checkpoint)) as server:
+        code, checks = doctor("--contract", str(CONTRACT), "--offline", "--server", server.address)
+        assert code == 0 and checks["chunks"]["level"] in ("ok", "warning"), checks
+        assert "ms are not inference" in checks["chunks"]["seen"] and "tiny-test" in checks["connection"]["seen"]
+        other = tmp_path / "contract.yaml"
+        other.write_text(CONTRACT.read_text().replace("rate_hz: 10", "rate_hz: 20"))
+        found = {check.what: check for check in server_checks(server.address, None, Contract.load(other))}
+        assert "rate_hz: 10 != 20" in found["policy"].seen and "chunks" not in found
+
+
+def test_a_policy_server_that_is_not_there_is_said() -> None:
+    found = list(server_checks(f"tcp://127.0.0.1:{free_port()}", None, Contract.load(CONTRACT), 0.3))
+    assert [check.level for check in found] == ["ERROR"] and "is it running" in found[0].seen
+    assert "policy_server --checkpoint" in found[0].fix
 
 
 def test_moveit_that_is_missing_is_named() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from ros.graph import CONTRACT
+import rclpy
+from corft_msgs.msg import EpisodeEvent
+from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, change_state, running, spin_until
+from ros.test_policy_node import Operator, Robot
+from ros.tiny_policy import REACH_RAD, make_tiny_checkpoint
 
 from corft.policy.inference import Inference
 from corft.policy.predictor import Predictor
@@ -15,10 +20,11 @@ from corft.policy.run import PolicyRun
 from corft_core.contract import Contract
 from corft_core.data.align import Aligner
 from corft_core.data.history import Spacing
+from corft_core.policy.config import HistoryConfig
 from corft_core.prediction import ChunkPrediction
 from corft_core.serving.interface import PolicyInfo, Request, Seen
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")]
 STEPS, STRIDE, REPLAN, HORIZON = 4, 3, 5, 10
 
 
@@ -35,7 +41,7 @@ class Recording:
         home = np.append(self.info.contract.robot.home_rad, 1.0)
         return ChunkPrediction(np.tile(home, (1, HORIZON, 1)), np.zeros(1))
 
-    def check(self, timeout_s: float) -> None:
+    def check(self) -> None:
         pass
 
 
@@ -81,3 +87,32 @@ def test_between_chunks_nothing_is_missed_that_is_looked_back_at(lost: int | Non
             assert not any(seen.stamp_ns < start_ns for seen in request.past), "nothing from before the run"
     finally:
         inference.destroy()
+
+
+def test_goals_are_served_by_a_checkpoint_that_remembers(ros_domain: int, tmp_path: Path) -> None:
+    contract = Contract.load(CONTRACT)
+    memory = HistoryConfig(steps=3, stride=2, kind="lstm")
+    checkpoint = make_tiny_checkpoint(tmp_path / "co_rft", contract, history=memory)
+    rclpy.init()
+    node = rclpy.create_node("memory_test")
+    robot = Robot(node, contract)
+    try:
+        with running("policy_node", {"checkpoint": checkpoint, "contract": CONTRACT, "use_sim_time": True,
+                                     "torch_threads": 1}) as policy_node:
+            assert change_state(node, "policy_node", CONFIGURE, ACTIVATE) == [True, True]
+            operator = Operator(node)
+            assert operator.client.wait_for_server(60.0)
+            spin_until(node, lambda: node.count_publishers("action_chunk") == 1, "discovery")
+            for _ in range(2):  # the second goal begins with nothing to look back at
+                handle = operator.send()
+                operator.wait_for_chunks(4)
+                robot.signal(EpisodeEvent.SUCCESS)
+                result = operator.result(handle).result
+                assert result.chunks >= 4 and result.outcome == result.SUCCESS, result.reason
+                for point in operator.chunks[-1].trajectory.points:
+                    assert list(point.positions) == pytest.approx(contract.robot.home_rad, abs=REACH_RAD)
+            assert "Traceback" not in policy_node.output
+    finally:
+        robot.stop()
+        node.destroy_node()
+        rclpy.try_shutdown()

@@ -25,6 +25,7 @@ from corft_core.learning.trainer import train
 from corft_core.learning.training_data import EpisodesInMemory
 from corft_core.policy import Policy
 from corft_core.policy.backbones import make_backbone
+from corft_core.policy.backbones.small import FAMILIES
 from corft_core.policy.config import HistoryConfig
 from corft_core.policy.memory import Past, make_memory
 from corft_core.policy.options import ConfigError
@@ -168,6 +169,23 @@ def test_replayed_episodes_give_the_embeddings_of_the_data_set(kind: str, live: 
     config = small_config(
         policy__history__kind=kind, co_rft__steps=0, co_rft__warmup=0, sft__steps=2, **MEMORY, **options
     )
+    replay(config, live, tmp_path)
+
+
+@pytest.mark.parametrize("trainable", ["none", "lora:2"])
+def test_replayed_episodes_give_the_embeddings_of_the_data_set_with_a_vision_language_model(
+    trainable: str, tmp_path: Path
+) -> None:
+    """And both stages train: such a backbone encodes pictures and instruction together."""
+    torch.manual_seed(0)
+    FAMILIES["smolvlm"](tmp_path / "model")
+    replay(small_config(
+        policy__history__kind="transformer", policy__backbone=f"hf:{tmp_path / 'model'}", sft__steps=2, sft__batch=4,
+        policy__backbone_options={"trainable": trainable, "tokens": 4}, co_rft__steps=2, co_rft__warmup=1,
+        co_rft__actor_steps=1, check_frames=0, **MEMORY), trainable != "none", tmp_path)
+
+
+def replay(config: TrainConfig, live: bool, tmp_path: Path) -> None:
     dataset = square_data(episodes=3, steps=7)
     policy = Policy.load(train(dataset, tmp_path / "run", config, quiet=True) / "checkpoints/sft")
     prepared = Prepared.of(dataset, config, CPU)

@@ -19,6 +19,7 @@ examples:
   ros2 run corft doctor --contract my_robot.yaml
   ros2 run corft doctor --contract my_robot.yaml --offline          # machine and contract only, no robot needed
   ros2 run corft doctor --contract my_robot.yaml --checkpoint run/checkpoints/co_rft --planner moveit
+  ros2 run corft doctor --contract my_robot.yaml --server tcp://192.168.1.20:5555   # the policy runs elsewhere
 
 exit codes: 0 nothing found, or warnings only; 1 errors found; 2 the contract can't be read
 """
@@ -33,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--contract", metavar="FILE", help="the robot's contract (default: the Panda cell's)")
     result.add_argument("--scene", metavar="FILE", help="obstacles (default: scene.yaml beside the contract)")
     result.add_argument("--checkpoint", metavar="FOLDER", help="a checkpoint that is to drive the robot")
+    result.add_argument("--server", default="", metavar="ADDRESS", help="the policy server that is to drive it, "
+                        "tcp://host:port: is it there, does its policy fit, how long does a chunk take")
+    result.add_argument("--server-key", metavar="FILE", help="the server's public key file, if it was started with one")
     result.add_argument("--namespace", default="", metavar="NS", help="namespace of the robot's topics")
     result.add_argument("--controller", default="", metavar="NAME",
                         help="the arm's joint trajectory controller (default: by the contract's arm_command topic)")
@@ -72,6 +76,11 @@ def _diagnose(arguments: argparse.Namespace) -> int:
         if arguments.checkpoint:
             for found in checkpoint_checks(arguments.checkpoint, contract):
                 yield "contract", found
+        if arguments.server:
+            from corft.doctor_server import server_checks
+
+            for found in server_checks(arguments.server, arguments.server_key, contract):
+                yield "policy server", found
         if not arguments.offline:
             from corft.doctor_graph import graph_checks
 
