@@ -66,8 +66,8 @@ def decode_table(row: dict[str, Any]) -> str:
         tokens = next((words for prefix, words in TOKENS.items() if name.startswith(prefix)), "bins")
         rest = name.removeprefix("consistent_").removeprefix("fast_").removesuffix("_whole")
         kind, _, window = rest.rpartition("_") if rest.startswith(("jacobi", "bidirectional")) else (rest, "", "–")
-        cells = ["continuous (flow)" if name == "flow" else tokens, DECODERS[kind], window, str(found.get("steps", "–")),
-                 _number(found.get("forwards")), _number(found.get("cold_forwards")),
+        cells = ["continuous (flow)" if name == "flow" else tokens, DECODERS[kind], window,
+                 str(found.get("steps", "–")), _number(found.get("forwards")), _number(found.get("cold_forwards")),
                  _number(found["chunks_per_s"]), _number(found["hz"])]
         low, high = found.get("success_interval", (None, None))
         cells += ["–", "–"] if low is None else [f"{found['success']:.0%}", f"{100 * low:.0f} – {100 * high:.0f} %"]

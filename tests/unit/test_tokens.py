@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from corft_core.learning.trainer import train
 from corft_core.policy.config import HeadConfig, TokenConfig
 from corft_core.policy.policy import Policy
+from corft_core.policy.tokens import decoding
 from corft_core.policy.tokens.binning import BinTokenizer
-from corft_core.policy.tokens.decoding import Decoded, autoregressive, best_token, gumbel, jacobi, jacobi_bidirectional
+from corft_core.policy.tokens.decoding import (
+    Decoded,
+    _Finished,
+    autoregressive,
+    best_token,
+    gumbel,
+    jacobi,
+    jacobi_bidirectional,
+)
 from corft_core.policy.tokens.fast import FastTokenizer
 from corft_core.policy.tokens.head import TokenHead
 from corft_core.policy.tokens.transformer import Cache, TokenTransformer
@@ -118,6 +128,30 @@ def test_jacobi_equals_decoding_one_by_one(seed):
 
 def test_jacobi_equals_decoding_one_by_one_on_thousands_of_random_models():
     assert sum(compare_decoders(seed, models=100, each=3) for seed in range(20)) == 20 * 100 * 9
+
+
+class HeardLate(_Finished):
+    """As on a GPU: the host knows of a pass when the next one is under way."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu, self._asked, self._said = True, 0, torch.zeros(2, dtype=torch.bool)
+        self._known = [SimpleNamespace(record=lambda: None, synchronize=lambda: None) for _ in range(2)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_decoders_that_hear_late_of_their_end_give_the_same(seed, monkeypatch):
+    model, generator = random_model(seed)
+    observation = torch.randn(3, EMBEDDING, generator=generator, dtype=torch.float64)
+    guess = torch.zeros(3, model.length, dtype=torch.long)
+    decoders = [functools.partial(autoregressive, end=0), functools.partial(jacobi, guess=guess, window=3),
+                functools.partial(jacobi, end=0), functools.partial(jacobi_bidirectional, window=3)]
+    in_time = [decode(model, observation) for decode in decoders]
+    monkeypatch.setattr(decoding, "_Finished", HeardLate)
+    for before, decode in zip(in_time, decoders, strict=True):
+        late = decode(model, observation)
+        assert torch.equal(late.tokens, before.tokens)
+        windows = -(-model.length // 3) if decode.func is jacobi_bidirectional else 1
+        assert before.forwards <= late.forwards <= before.forwards + windows
 
 
 def test_many_models_at_once_answer_as_each_alone():
