@@ -3,7 +3,8 @@
 Every part is a process of its own, over DDS with the profile that the launch files use. Added age: from a frame's
 publication (its stamp) until it lies in the policy's aligner. ``cpu_share``: camera_node and the policy's input
 together, of one core. Both transports are measured, for CORFT_BENCH_SECONDS each (300); the keys at the top are the
-worse of the two.
+worse of the two. Where the machine has other work to do, start it with ``chrt -f 10``, so that this is measured and not
+the other work; ``scheduling`` and ``load_1min`` say how it was.
 """
 
 from __future__ import annotations
@@ -38,7 +39,14 @@ def measure() -> dict[str, Any]:
     results = {name: run(name, seconds) for name in TRANSPORTS}
     worst = {key: max(result[key] for result in results.values())
              for key in ("age_p50_ms", "age_p95_ms", "drops", "cpu_share")}
-    return {**worst, "seconds": seconds, "load_1min": round(os.getloadavg()[0], 2), **results}
+    return {**worst, "seconds": seconds, "load_1min": round(os.getloadavg()[0], 2), "scheduling": scheduling(),
+            **results}
+
+
+def scheduling() -> str:
+    """How this process, and so all that it starts, competes with whatever else the machine does."""
+    names = {os.SCHED_OTHER: "normal", os.SCHED_FIFO: "real-time", os.SCHED_RR: "real-time"}
+    return f"{names.get(os.sched_getscheduler(0), 'background')}, nice {os.nice(0)}"
 
 
 def contract_file(folder: Path, transport: str) -> Path:
