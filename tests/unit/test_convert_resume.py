@@ -19,7 +19,7 @@ from recordings import CONTRACT_FILE, ROOT, Recording, Take
 
 from corft.bag_to_dataset import main
 from corft_core.contract import Contract
-from corft_core.data import EpisodeDataset
+from corft_core.data import EpisodeDataset, part_workers
 from corft_core.data.convert import convert, partial_folder
 from corft_core.data.store import WriteError
 
@@ -75,6 +75,47 @@ def test_the_number_of_processes_changes_no_byte(bags: list[Path], expected: Pat
         assert digests(tmp_path / "out") == digests(expected)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert EpisodeDataset.open(tmp_path / "out").num_episodes == 7
+
+
+def test_the_cameras_of_a_bag_are_shared_out_without_changing_a_byte(bags: list[Path], tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_workers, "WORTH_SHARING_BYTES", 0)
+    joined = spy(monkeypatch)
+    convert(bags[:2], tmp_path / "one", CONTRACT, jobs=1)
+    assert joined == []
+    for jobs in (3, 4):
+        convert(bags[:2], tmp_path / f"{jobs}", CONTRACT, jobs=jobs)
+        assert digests(tmp_path / f"{jobs}") == digests(tmp_path / "one")
+    assert joined == [True] * 2, "with four processes there are two for each of the two bags"
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "3", "4"}
+
+
+def test_a_picture_that_cannot_be_decoded_is_replaced_alike_in_any_number_of_processes(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = Recording(CONTRACT, [Take(duration_s=1.5)])
+    samples = recording.samples()
+    frames = [message for _, stream, message in samples if stream == "wrist"]
+    frames[16].step = 1
+    monkeypatch.setattr(recording, "samples", lambda: samples)
+    bag = recording.write(tmp_path / "bag")
+    monkeypatch.setattr(part_workers, "WORTH_SHARING_BYTES", 0)
+    joined = spy(monkeypatch)
+    for jobs in (1, 2):
+        assert convert([bag], tmp_path / f"{jobs}", CONTRACT, jobs=jobs)["undecodable"] == {"wrist": 1}
+    assert joined == [False] and digests(tmp_path / "1") == digests(tmp_path / "2")
+
+
+def spy(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What join_cameras will have answered."""
+    answers: list[bool] = []
+    join = part_workers.join_cameras
+
+    def noted(folders: Sequence[Path], target: Path) -> bool:
+        answers.append(join(folders, target))
+        return answers[-1]
+
+    monkeypatch.setattr(part_workers, "join_cameras", noted)
+    return answers
 
 
 def test_the_codec_av1_is_repeatable_too(bags: list[Path], tmp_path: Path) -> None:

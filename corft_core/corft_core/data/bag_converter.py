@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from corft_core.contract import Contract
 from corft_core.data.align import Aligner
 from corft_core.data.bag import Bag, BagMessage
@@ -57,13 +59,14 @@ class ConvertOptions:
 
 
 def convert_bag(path: Path, part: Path, contract: Contract, options: ConvertOptions,
-                progress: Progress | None = None) -> None:
+                progress: Progress | None = None, cameras: tuple[str, ...] | None = None) -> None:
     """Convert the recording at ``path`` into the part folder ``part``, which appears when complete.
 
-    ``progress(done, total)`` counts messages. Raises BagError or another CorftError.
+    ``progress(done, total)`` counts messages. ``cameras``: the others' pictures are left out, and taken to be sound.
+    Raises BagError or another CorftError.
     """
-    with (PartWriter(part, contract, options.codec) as writer,
-          ThreadPoolExecutor(max(1, len(contract.cameras)), "image-decoder") as pool):
+    with (PartWriter(part, contract, options.codec, cameras) as writer,
+          ThreadPoolExecutor(max(1, len(writer.cameras)), "image-decoder") as pool):
         report = _BagConverter(path, contract, options, writer, pool).run(progress)
         writer.finish(report.to_dict())
 
@@ -81,7 +84,9 @@ class _BagConverter:
         headers = [name for name in contract.observation_streams if contract.stream(name).stamp == "header"]
         self._reference = headers[0] if headers else None
         self._gripper_position = make_gripper_position(contract) if contract.gripper_command is not None else None
-        self._cameras = {camera.name for camera in contract.cameras}
+        self._cameras = set(part.cameras)
+        self._unseen = {camera.name: np.zeros((*camera.size, 3), np.uint8) for camera in contract.cameras
+                        if camera.name not in self._cameras}
         self._early: list[EventAt] = []
 
     def run(self, progress: Progress | None) -> BagReport:
@@ -147,7 +152,10 @@ class _BagConverter:
             if self._own_events:
                 self._event(stamp_ns, read_event(item.message))
             return
-        self._aligner.push(name, stamp_ns, _Later(item) if name in self._cameras else item.message)
+        if name in self._unseen:
+            self._aligner.push(name, stamp_ns, self._unseen[name])
+        else:
+            self._aligner.push(name, stamp_ns, _Later(item) if name in self._cameras else item.message)
         if name == "gripper_command":
             self._check_gripper(item.message)
 

@@ -1,4 +1,7 @@
-"""Bags shared out among processes. Tasks and replies are lines of JSON; a worker ends when its parent does."""
+"""Bags shared out among processes, and the cameras of a big bag where there are more processes than bags.
+
+Tasks and replies are lines of JSON; a worker ends when its parent does.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,23 @@ from typing import Any
 
 from corft_core.contract import Contract
 from corft_core.data.bag_converter import ConvertOptions, convert_bag
+from corft_core.data.parts import join_cameras
 from corft_core.data.store import NoSpaceError, disk_errors
 from corft_core.errors import CorftError
+
+WORTH_SHARING_BYTES = 50_000_000
+"""A smaller bag is converted before another process has started."""
 
 TaskProgress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
 class BagTask:
-    """A recording and the part that it becomes."""
+    """A recording and the part that it becomes; of ``cameras`` only the pictures (None: of all)."""
 
     bag: Path
     part: Path
+    cameras: tuple[str, ...] | None = None
 
 
 def convert_bags(tasks: Sequence[BagTask], contract: Contract, options: ConvertOptions, jobs: int,
@@ -36,7 +44,41 @@ def convert_bags(tasks: Sequence[BagTask], contract: Contract, options: ConvertO
     """Convert each task's bag, ``jobs`` at a time; ``progress(task, done, total)`` counts a task's messages.
 
     Returns the tasks whose bag could not be converted, with the reason. A full disk or a programming error ends all.
+    Threads of one process wait for each other's Python more than two cores can bear, so with processes to spare each
+    takes some of the cameras of a bag; all but the pictures is done by each of them.
     """
+    groups = _camera_groups(contract, jobs // max(1, len(tasks)))
+    if len(groups) == 1 or not any(_size(task.bag) >= WORTH_SHARING_BYTES for task in tasks):
+        return _convert_bags(tasks, contract, options, jobs, progress)
+
+    def first_only(number: int, done: int, total: int) -> None:
+        if number % len(groups) == 0:
+            progress(number // len(groups), done, total)
+
+    shares = [[BagTask(task.bag, task.part.with_name(f".{task.part.name}.{k}"), group)
+               for k, group in enumerate(groups)] for task in tasks]
+    errors = _convert_bags([share for bag in shares for share in bag], contract, options, jobs, first_only)
+    failed = {number // len(groups): error for number, error in sorted(errors.items(), reverse=True)}
+    again = [number for number, task in enumerate(tasks) if number not in failed
+             and not join_cameras([share.part for share in shares[number]], task.part)]
+    late = _convert_bags([tasks[number] for number in again], contract, options, jobs,
+                         lambda number, done, total: progress(again[number], done, total))
+    return failed | {again[number]: error for number, error in late.items()}
+
+
+def _camera_groups(contract: Contract, shares: int) -> list[tuple[str, ...]]:
+    """The cameras in their order, cut into at most ``shares`` groups."""
+    names = tuple(camera.name for camera in contract.cameras)
+    count = max(1, min(shares, len(names)))
+    return [names[k * len(names) // count : (k + 1) * len(names) // count] for k in range(count)]
+
+
+def _size(bag: Path) -> int:
+    return sum(path.stat().st_size for path in ([bag] if bag.is_file() else bag.iterdir()))
+
+
+def _convert_bags(tasks: Sequence[BagTask], contract: Contract, options: ConvertOptions, jobs: int,
+                  progress: TaskProgress) -> dict[int, CorftError]:
     if min(jobs, len(tasks)) <= 1:
         return _here(tasks, contract, options, progress)
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -83,7 +125,7 @@ def _here(tasks: Sequence[BagTask], contract: Contract, options: ConvertOptions,
 
 def _convert(task: BagTask, contract: Contract, options: ConvertOptions, progress: Callable[[int, int], None]) -> None:
     with disk_errors(task.part.parent, "the bags that are finished are kept there"):
-        convert_bag(task.bag, task.part, contract, options, progress)
+        convert_bag(task.bag, task.part, contract, options, progress, cameras=task.cameras)
 
 
 class _Worker:
@@ -94,7 +136,7 @@ class _Worker:
         self._send({"contract": contract.to_dict(), "options": asdict(options)})
 
     def convert(self, task: BagTask, progress: Callable[[int, int], None]) -> CorftError | None:
-        self._send({"bag": str(task.bag), "part": str(task.part)})
+        self._send({"bag": str(task.bag), "part": str(task.part), "cameras": task.cameras})
         assert self._process.stdout is not None
         for line in self._process.stdout:
             reply = json.loads(line)
@@ -141,7 +183,8 @@ def _serve() -> None:
     while True:
         task = json.loads(lines.get())
         try:
-            _convert(BagTask(Path(task["bag"]), Path(task["part"])), contract, options,
+            cameras = None if task["cameras"] is None else tuple(task["cameras"])
+            _convert(BagTask(Path(task["bag"]), Path(task["part"]), cameras), contract, options,
                      lambda done, total: reply(done=done, total=total))
             reply(finished=True)
         except CorftError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,17 @@ class PartWriter:
     """Writes episodes as they are sampled: ``frames`` … then ``commit`` or ``drop``; at the end ``finish``.
 
     Memory: a few frames a camera wait for the encoders. Use as a context manager, which stops their threads and
-    removes what was not finished.
+    removes what was not finished. ``cameras``: only their pictures are wanted; `join_cameras` puts such parts together.
     """
 
-    def __init__(self, folder: Path, contract: Contract, codec: str | None = None) -> None:
+    def __init__(self, folder: Path, contract: Contract, codec: str | None = None,
+                 cameras: Collection[str] | None = None) -> None:
         self._target, self._contract = folder, contract
         self._folder = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._encoders = {camera.name: EpisodeEncoder(camera.size, contract.rate_hz, codec or default_codec())
-                          for camera in contract.cameras}
+                          for camera in contract.cameras if cameras is None or camera.name in cameras}
         self._episodes: list[dict[str, Any]] = []
         self._running = False
 
@@ -55,6 +56,11 @@ class PartWriter:
         for encoder in self._encoders.values():
             encoder.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Those whose pictures are written."""
+        return tuple(self._encoders)
 
     def frames(self, images: dict[str, NDArray[np.uint8]]) -> None:
         """Append one step's frame of every camera, uint8 (H, W, 3), to the running episode; starts one if need be."""
@@ -119,6 +125,33 @@ class PartWriter:
 def part_exists(folder: Path) -> bool:
     """Whether the part was finished."""
     return (folder / _INDEX).is_file()
+
+
+def join_cameras(folders: Sequence[Path], target: Path) -> bool:
+    """Make one part of parts of the same bag that hold different cameras, in the contract's order; they are removed.
+
+    False, and nothing is made, where a picture could not be decoded: the one before it stood in, which the parts of
+    the other cameras do not know.
+    """
+    indices = [json.loads((folder / _INDEX).read_text()) for folder in folders]
+    sound = not any(index["report"]["undecodable"] for index in indices)
+    if sound:
+        first = indices[0]
+        assert all(index == first for index in indices), "the cameras' processes read the same bag differently"
+        for number in range(len(first["episodes"])):
+            whole: dict[str, NDArray[Any]] = {}
+            for folder in folders:
+                with np.load(folder / f"{number}.npz", allow_pickle=False) as stored:
+                    whole |= {name: stored[name] for name in stored.files}
+                for video in folder.glob(f"{number}.*.mp4"):
+                    if folder != folders[0]:
+                        video.rename(folders[0] / video.name)
+            with (folders[0] / f"{number}.npz").open("wb") as file:
+                np.savez(file, allow_pickle=False, **whole)  # type: ignore[arg-type]
+        os.replace(folders[0], target)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    return sound
 
 
 def part_report(folder: Path) -> dict[str, Any]:

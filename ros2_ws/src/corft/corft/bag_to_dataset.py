@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
                           help="leave out episodes in which an observed stream pauses for longer (default: no limit)")
     run = result.add_argument_group("how to run")
     run.add_argument("--jobs", type=int, metavar="N",
-                     help="bags converted at the same time (default: the number of cores)")
+                     help="processes that share the bags, and the cameras of a big bag (default: the number of cores)")
     run.add_argument("--codec", choices=tuple(CODECS), help="video encoder (default: the first that PyAV has)")
     run.add_argument("--overwrite", action="store_true", help="replace OUT when it exists")
     run.add_argument("--fresh", action="store_true", help="start anew instead of going on with OUT.partial")
