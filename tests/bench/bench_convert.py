@@ -2,8 +2,8 @@
 
 The bag: two cameras of 640x480 JPEG at 30 Hz, joints at 100 Hz (convert_bag.py). The contenders take turns in one run,
 each in a process of its own; ratios are of median wall times on stretches of equal length: a short one for the slow
-peer, two minutes for the floor. The peer gets decoded frames from memory, so neither reading nor decoding is in its time.
-Ratios above 1: the peer is slower than ours (ratio_vs_lerobot), ours is slower than the floor (ratio_vs_floor).
+peer, two minutes for the floor. The peer gets decoded frames from memory, so neither reading nor decoding is in its
+time. Ratios above 1: the peer is slower than ours (ratio_vs_lerobot), ours is slower than the floor (ratio_vs_floor).
 ``times_real_time`` is wall time; ``times_real_time_cpu`` is what two idle cores would reach with the same processor
 time. ``peak_rss_mb`` adds up our processes, each at its largest. Lengths can be set: CORFT_BENCH_PEER_S,
 CORFT_BENCH_FLOOR_S, CORFT_BENCH_MINUTES ("1 5 20"; speed is told of the middle one).
