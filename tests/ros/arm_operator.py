@@ -12,7 +12,7 @@ import rclpy
 from corft_msgs.msg import ActionChunk, ExecutionStatus
 from corft_msgs.srv import ResetScene
 from rclpy.node import Node
-from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, NodeProcess, call, change_state, spin_until
+from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, PATIENCE_S, NodeProcess, call, change_state, spin_until
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 
@@ -22,9 +22,10 @@ from corft_core.contract import Contract
 SCENE = CONTRACT.parent / "scene.yaml"
 HORIZON = 10
 STILL_RAD_S = 0.02
-BRAKED_S = 1.2  # hand-off, brake, and what a busy machine takes to hear of it; unbraked, a chunk goes on for longer
-# On a machine that is busy with other things planning may come too late; the next chunk is as good.
-BUSY_MACHINE = "PLANNING_LATE"
+BRAKED_S = 1.8  # hand-off, brake, and what a busy machine takes to hear of it; unbraked, start_moving() goes on longer
+# On a machine that is busy with other things a chunk comes too late, or joint states do and the arm brakes; the next
+# chunk is as good.
+BUSY_MACHINE = ("PLANNING_LATE", "STALE", "TOO_FEW_LEFT", "OBSERVATION_STALE", "BUSY", "SUPERSEDED")
 PARAMETERS = {"contract": CONTRACT, "scene": SCENE, "use_sim_time": True, "handoff_s": 0.2}
 
 
@@ -78,14 +79,24 @@ class Operator(Node):
         spin_until(self, seen, f"a status about chunk {message.chunk_number}")
         return found[0]
 
-    def drive(self, target: np.ndarray, opening: float = 1.0, timeout_s: float = 40.0) -> list[ExecutionStatus]:
+    def follow(self, target: np.ndarray, **shape: Any) -> ExecutionStatus:
+        """Chunks towards ``target`` until one is not refused for want of a core; its first status."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            answer = self.send(self.chunk(target, **shape))
+            if answer.reason not in BUSY_MACHINE:
+                return answer
+            assert time.monotonic() < deadline_s, answer
+            self.watch(0.2)
+
+    def drive(self, target: np.ndarray, opening: float = 1.0, timeout_s: float = PATIENCE_S) -> list[ExecutionStatus]:
         """Send chunks, each from a new observation, until the arm stands at ``target``."""
         answers = []
         deadline_s = time.monotonic() + timeout_s
         while np.max(np.abs(self.position - target)) > 0.02 or self.speed > STILL_RAD_S:
             assert time.monotonic() < deadline_s, f"{self.position} is not {target}; {answers[-1:]}"
             answer = self.send(self.chunk(target, opening))
-            answers += [answer] if answer.reason != BUSY_MACHINE else []
+            answers += [answer] if answer.reason not in BUSY_MACHINE else []
             after_ns = self.stamp_ns + 200_000_000
             spin_until(self, lambda after_ns=after_ns: self.stamp_ns > after_ns, "joint states")
         return answers
@@ -94,9 +105,7 @@ class Operator(Node):
         """Send one long chunk and wait until the arm is under way."""
         goal = self.position.copy()
         goal[0] += 0.9 if goal[0] < 0 else -0.9
-        answer = self.send(self.chunk(goal, step_rad=0.045, steps=2 * HORIZON))
-        while answer.reason == BUSY_MACHINE:
-            answer = self.send(self.chunk(goal, step_rad=0.045, steps=2 * HORIZON))
+        answer = self.follow(goal, step_rad=0.03, steps=3 * HORIZON)
         assert answer.state == ExecutionStatus.EXECUTING, answer
         spin_until(self, lambda: self.speed > 0.2, "the arm to move")
 

@@ -14,7 +14,7 @@ import pytest
 
 from corft_core.policy.backbones.small import make_small
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600),
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(1800),
               pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command on the PATH")]
 
 QUICK = ("sft.steps=40", "sft.batch=16", "co_rft.steps=30", "co_rft.warmup=20", "co_rft.actor_steps=10",
@@ -26,7 +26,7 @@ def test_the_demo_records_converts_trains_evaluates_drives_and_reports(ros_domai
     command = ["ros2", "run", "corft", "demo", "--out", str(out), "--episodes", "2", "--scenes", "1", "--live-scenes",
                "1", "--backbone", f"hf:{model}", "--domain-id", str(ros_domain),
                *(word for pair in QUICK for word in ("--set", pair))]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False,
+    result = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False,
                             env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result.stderr[-4000:]
 
@@ -44,6 +44,6 @@ def test_the_demo_records_converts_trains_evaluates_drives_and_reports(ros_domai
     assert not re.search(r"""(src|href)=["']?https?:""", page), "the page must need no network"
     assert "CO-RFT" in result.stdout, "the table is printed"
 
-    again = subprocess.run([*command, "--continue"], capture_output=True, text=True, timeout=300, check=False)
+    again = subprocess.run([*command, "--continue"], capture_output=True, text=True, timeout=500, check=False)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "ros2 bag record" not in again.stderr, "finished steps are not done again"

@@ -116,13 +116,14 @@ def test_the_executor_drives_the_arm_on_chunks_and_its_gripper_by_polarity(
         spin_until(watcher, arrived, "the arm to be there")
         if gripper:
             spin_until(watcher, lambda: watcher.finger == 0.8, "the gripper to be closed")
+        spin_until(watcher, lambda: watcher.sent, "what was sent")
         assert set(watcher.sent[0].joint_names) == set(CONTRACT.robot.joints)
         assert watcher.fastest <= max(CONTRACT.limits.velocity_rad_s) + 1e-6
         assert "Traceback" not in executor.output
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command on the PATH")
 def test_the_guide_leads_from_the_doctor_to_a_policy_that_drives(watcher: Watcher, tmp_path: Path) -> None:
     (tmp_path / "tests").symlink_to(ROOT / "tests")
@@ -154,7 +155,7 @@ def run(text: str, folder: Path, watcher: Watcher, code: int | None) -> str:
         child = subprocess.Popen(["bash", "-ec" if code == 0 else "-c", text], cwd=folder, stdout=file,
                                  stderr=subprocess.STDOUT, env=environment())
     try:
-        spin_until(watcher, lambda: child.poll() is not None, text, 3 * PATIENCE_S)
+        spin_until(watcher, lambda: child.poll() is not None, text, 5 * PATIENCE_S)
     finally:
         child.kill()
     output = (folder / "live.log").read_text(errors="replace")
