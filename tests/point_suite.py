@@ -51,6 +51,7 @@ class PointSuite:
 
     name = "point"
     tasks = ("near", "far")
+    tuning_tasks = ()
 
     def features(self, task: str) -> StateFeatures:
         return FEATURES

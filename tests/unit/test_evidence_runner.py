@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,16 @@ def test_a_recipe_that_diverges_counts_as_failures(tmp_path, monkeypatch):
     assert run.splits["ind"].success == (False,) * 3 and set(run.splits["ind"].steps) == {run.horizon}
 
 
-def test_the_work_list_is_breadth_first_with_main_arms_first(tmp_path):
-    order = [(task, seed, arm.name) for _, task, seed, arm in plan(tmp_path, ("sft", "v_only"), (0, 1)).runs()]
-    assert order == [(task, seed, name) for name in ("sft", "v_only") for seed in (0, 1) for task in ("near", "far")]
+def test_the_work_list_is_breadth_first_headline_controls_levers(tmp_path):
+    names = ("sft", "no_ops", "v_only")
+    order = [(task, seed, arm.name) for _, task, seed, arm in plan(tmp_path, names, (0, 1)).runs()]
+    assert order == [(task, seed, name) for name in names for seed in (0, 1) for task in ("near", "far")]
+
+
+def test_controls_and_levers_take_the_first_seeds_only(tmp_path):
+    made = replace(plan(tmp_path, ("sft", "no_ops", "v_only"), (3, 4, 5)),
+                   protocol=Protocol(seeds=(3, 4, 5), control_seeds=2, lever_seeds=1))
+    assert [made.seeds(arm) for arm in made.arms] == [(3, 4, 5), (3, 4), (3,)]
 
 
 def test_lever_arms_run_on_few_tasks_with_few_seeds(tmp_path):

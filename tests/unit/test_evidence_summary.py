@@ -94,7 +94,7 @@ def test_targets_are_judged_by_value_and_effects_by_interval():
 def test_every_arm_is_compared_with_the_control_of_its_own_kind():
     assert references(ARMS["chunk_weighted"])[0] == "chunk_sft"
     assert references(ARMS["co_rft_fixed"]) == ["sft_fixed"], "other starts, other scenes"
-    assert references(ARMS["co_rft"]) == ["sft", "sft_extra"]
+    assert references(ARMS["co_rft"]) == ["sft", "sft_extra", "sft_low_noise"]
 
 
 def test_runs_of_another_protocol_version_are_left_out(tmp_path):

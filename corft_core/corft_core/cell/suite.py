@@ -84,6 +84,7 @@ class CellSuite:
 
     name = "cell"
     tasks = LIFT_TASKS
+    tuning_tasks: tuple[str, ...] = (DEFAULT_TASK,)
 
     def __init__(self, contract: Contract | None = None) -> None:
         self._contract = contract or Contract.load(contract_path())

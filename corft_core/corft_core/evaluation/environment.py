@@ -64,6 +64,8 @@ class Suite(Protocol):
 
     name: str
     tasks: tuple[str, ...]
+    tuning_tasks: tuple[str, ...]
+    """Further ones that a recipe may be tuned on, never reported."""
 
     def features(self, task: str) -> Features:
         """What the policy of a task sees and commands."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from corft_core.errors import CorftError
 from corft_core.evidence.protocol import (
     DEMONSTRATIONS,
     HORIZON,
     LONGER,
+    LOW_NOISE,
     MANY_DEMONSTRATIONS,
     REPLAN_STEPS,
     WORLDS,
@@ -34,37 +35,47 @@ class Arm:
     """One recipe. ``parent``: the arm whose stage 1, and critic where its settings agree, this one starts from.
 
     ``run_time``: not trained, the parent's checkpoint used with other ``policy.selection`` settings.
-    ``main`` arms run on every task and seed, the others on LEVER_TASKS with LEVER_SEEDS seeds. ``suites``: empty = all.
+    ``kind``: "headline" arms run on every task with every seed, "control" arms on every task with the protocol's
+    ``control_seeds``, "lever" arms on LEVER_TASKS with ``lever_seeds``. ``suites``: empty = all.
     """
 
     name: str
     title: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
-    main: bool = False
+    kind: Literal["headline", "control", "lever"] = "lever"
     run_time: bool = False
     demonstrations: int = DEMONSTRATIONS
     start: str = "random"
     failures: bool = False
     suites: tuple[str, ...] = ()
 
+    @property
+    def main(self) -> bool:
+        """Whether it runs on every task."""
+        return self.kind != "lever"
+
 
 def _arms() -> Iterable[Arm]:
-    imitation = {"co_rft.steps": 0, "co_rft.warmup": 0}
-    extra = {"co_rft.extraction": "imitation"}
-    awr = {"co_rft.extraction": "awr"}
-    ranked = {"co_rft.extraction": "best_of_n"}
+    full_noise = {"policy.selection.noise_scale": 1.0}  # as flow matching is sampled elsewhere
+    low_noise = {"policy.selection.noise_scale": LOW_NOISE}
+    imitation = {"co_rft.steps": 0, "co_rft.warmup": 0} | full_noise
+    extra = {"co_rft.extraction": "imitation"} | full_noise
+    awr = {"co_rft.extraction": "awr"} | low_noise
+    ranked = {"co_rft.extraction": "best_of_n"} | low_noise
     chunk = {"policy.head.kind": "chunk"}
     cell = ("cell",)
 
-    yield Arm("sft", "SFT (flow, N = 1)", imitation, main=True)
-    yield Arm("sft_extra", "SFT with the extra steps of stage 2", extra, "sft", main=True)
-    yield Arm("co_rft", "CO-RFT (AWR + best of 16)", awr, "sft", main=True)
-    yield Arm("best_of_n", "SFT + best of 16 by the prefix critic", ranked, "co_rft", main=True)
-    yield Arm("no_ops", "SFT on data without pauses", imitation | {"sft.filter": "no_ops"}, main=True)
-    yield Arm("sft_fixed", "SFT, fixed start", imitation, main=True, start="fixed", suites=cell)
-    yield Arm("co_rft_fixed", "CO-RFT, fixed start", awr, "sft_fixed", main=True, start="fixed", suites=cell)
-    yield Arm("bc100", "SFT on 100 demonstrations", imitation, main=True, demonstrations=MANY_DEMONSTRATIONS)
+    yield Arm("sft", "SFT (flow, N = 1)", imitation, kind="headline")
+    yield Arm("sft_extra", "SFT with the extra steps of stage 2", extra, "sft", kind="headline")
+    yield Arm("co_rft", f"CO-RFT (AWR + best of 16, noise × {LOW_NOISE})", awr, "sft", kind="headline")
+    yield Arm("sft_low_noise", f"SFT, noise × {LOW_NOISE}", low_noise, "sft", kind="headline", run_time=True)
+    yield Arm("co_rft_full_noise", "CO-RFT, noise × 1", full_noise, "co_rft", kind="headline", run_time=True)
+    yield Arm("best_of_n", "SFT + best of 16 by the prefix critic", ranked, "co_rft", kind="control")
+    yield Arm("no_ops", "SFT on data without pauses", imitation | {"sft.filter": "no_ops"}, kind="control")
+    yield Arm("sft_fixed", "SFT, fixed start", imitation, kind="control", start="fixed", suites=cell)
+    yield Arm("co_rft_fixed", "CO-RFT, fixed start", awr, "sft_fixed", kind="control", start="fixed", suites=cell)
+    yield Arm("bc100", "SFT on 100 demonstrations", imitation, kind="headline", demonstrations=MANY_DEMONSTRATIONS)
 
     # What the policy does with the critic
     yield Arm("awr_n1", "AWR, N = 1", {"policy.selection.samples": 1}, "co_rft", run_time=True)
@@ -89,7 +100,7 @@ def _arms() -> Iterable[Arm]:
     yield Arm("failures_co_rft", "CO-RFT, failures recorded", awr, "failures_sft", failures=True)
 
     # Deterministic chunk head
-    yield Arm("chunk_sft", "chunk head: SFT", chunk | imitation, main=True)
+    yield Arm("chunk_sft", "chunk head: SFT", chunk | imitation, kind="control")
     yield Arm("chunk_extra", "chunk head: SFT with extra steps", chunk | extra, "chunk_sft")
     yield Arm("chunk_no_ops", "chunk head: SFT without pauses", chunk | imitation | {"sft.filter": "no_ops"})
     yield Arm("chunk_paper", "chunk head: the paper's actor, no anchor", chunk | {"co_rft.extraction": "paper"},

@@ -13,10 +13,10 @@ from corft_core.evidence.records import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {"sft": "#8a8f98", "sft_extra": "#5d636e", "no_ops": "#c7902b", "best_of_n": "#7fb0e6", "co_rft": "#1b6ac9",
-           "bc100": "#b9a3d0"}
-LABELS = {"sft": "SFT", "sft_extra": "SFT, extra steps", "no_ops": "SFT, no pauses", "best_of_n": "SFT + best of 16",
-          "co_rft": "CO-RFT", "bc100": "SFT, 100 demos"}
+COLOURS = {"sft": "#8a8f98", "sft_extra": "#5d636e", "sft_low_noise": "#a7b79b", "no_ops": "#c7902b",
+           "best_of_n": "#7fb0e6", "co_rft": "#1b6ac9", "bc100": "#b9a3d0"}
+LABELS = {"sft": "SFT", "sft_extra": "SFT, extra steps", "sft_low_noise": "SFT, low noise",
+          "no_ops": "SFT, no pauses", "best_of_n": "SFT + best of 16", "co_rft": "CO-RFT", "bc100": "SFT, 100 demos"}
 SHADES = "RdYlBu"
 
 

@@ -21,7 +21,7 @@ TARGET_NAMES = {
     "against_bc100": "success, difference to SFT on 100 demonstrations",
 }
 RATIOS = ("success_ratio", "cycle_time_ratio")
-README_ARMS = ("sft", "sft_extra", "no_ops", "best_of_n", "co_rft", "bc100")
+README_ARMS = ("sft", "sft_extra", "sft_low_noise", "no_ops", "best_of_n", "co_rft", "bc100")
 
 
 def percent(figure: Mapping[str, Any] | None) -> str:
@@ -75,12 +75,13 @@ def main_table(suite: Mapping[str, Any]) -> list[str]:
             continue
         extra = arm["against"].get("sft_extra", {})
         plain = arm["against"].get("sft") or arm["against"].get("sft_fixed", {})
+        calm = arm["against"].get("sft_low_noise", {})
         rows.append([arm["title"], str(arm["runs"]), percent(arm["success"]), percent(arm["success_longer"]),
                      percent(arm["ood"]), points(plain.get("success_difference")),
-                     points(extra.get("success_difference")),
+                     points(extra.get("success_difference")), points(calm.get("success_difference")),
                      times(plain.get("cycle_time_ratio"))])
     return table(["arm", "runs", "success %", "at 1.5 × limit %", "unseen %", "to SFT of the same start, points",
-                  "to SFT with extra steps, points", "cycle time to SFT"], rows)
+                  "to SFT with extra steps, points", "to SFT with low noise, points", "cycle time to SFT"], rows)
 
 
 def task_table(suite: Mapping[str, Any]) -> list[str]:

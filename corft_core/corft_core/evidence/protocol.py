@@ -11,6 +11,8 @@ VERSION = 1
 
 HORIZON, REPLAN_STEPS = 10, 5
 """Actions of a chunk, and how many of them are executed before the next one is asked for."""
+LOW_NOISE = 0.7
+"""Scale of the noise that CO-RFT's chunks start from."""
 LONGER = 1.5
 """The second limit and the end of a trial, as a multiple of the first."""
 WORLDS = 10
@@ -21,10 +23,10 @@ SPLITS = {"random": ("ind", "ood"), "fixed": ("fixed_ind", "ood")}
 """Splits of the trials by the demonstrations' start positions."""
 
 SUITES = {"cell": "corft_core.cell.suite:CellSuite", "metaworld": "corft_core.benchmarks.metaworld:MetaWorldSuite"}
-TUNING_TASKS = ("cup", "bottle")
-"""Tasks of the cell on which the recipe was tuned, with seeds and scenes of their own."""
-LEVER_TASKS, LEVER_SEEDS = (*TUNING_TASKS, "drawer-open-v3", "push-v3"), 3
-"""Arms that are not main ones run on these tasks, with the first so many seeds."""
+TUNING_TASKS = ("cup", "bottle", "cube_to_bin")
+"""Tasks of the cell on which the recipe was tuned, with seeds and scenes of their own; the last is not reported."""
+LEVER_TASKS = ("cup", "bottle", "drawer-open-v3", "push-v3")
+"""Levers run on these tasks only."""
 PRECISION_TASK = "cube"
 """Declared negative control: a grasp limited by precision, where the demonstrations hold nothing better."""
 
@@ -33,19 +35,22 @@ PRECISION_TASK = "cube"
 class Protocol:
     """How many of what. ``folder`` lies under results/evidence; runs of different folders are never mixed.
 
-    ``seeds`` are those of demonstrations and of training. Trials use scenes ``first_scene`` … of each split.
-    ``arms`` and ``tasks`` restrict the work; empty means all.
+    ``seeds`` are those of demonstrations and of training; controls take the first ``control_seeds`` of them, levers
+    the first ``lever_seeds`` (None: all). Trials use scenes ``first_scene`` … of each split. ``arms`` and ``tasks``
+    restrict the work; empty means all.
     """
 
     folder: str = "runs"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    control_seeds: int | None = None
+    lever_seeds: int | None = None
     trials: int = 40
     first_scene: int = 0
     arms: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
 
 
-EVIDENCE = Protocol()
+EVIDENCE = Protocol(control_seeds=2, lever_seeds=1)
 QUICK = Protocol("quick", seeds=(0,), trials=20, arms=("sft", "sft_extra", "co_rft"),
                  tasks=("cup", "bottle", "door-open-v3", "drawer-open-v3"))
 TUNING = Protocol("tuning", seeds=(1000, 1001, 1002), first_scene=1000, tasks=TUNING_TASKS)

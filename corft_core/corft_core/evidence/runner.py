@@ -19,9 +19,10 @@ from corft_core.cli import EXIT_INTERRUPTED
 from corft_core.errors import CorftError
 from corft_core.evidence import records
 from corft_core.evidence.arms import ARMS, RECIPES, Arm, settings_of
-from corft_core.evidence.protocol import LEVER_SEEDS, LEVER_TASKS, SUITES, Protocol
+from corft_core.evidence.protocol import LEVER_TASKS, SUITES, Protocol
 from corft_core.learning.loop import Interrupted
 
+KINDS = ("headline", "control", "lever")
 PATIENCE_S = 30.0
 """How long a worker that was asked to stop may take to notice."""
 
@@ -58,15 +59,18 @@ class Plan:
 
     def seeds(self, arm: Arm) -> Sequence[int]:
         """Seeds with which an arm runs."""
-        return self.protocol.seeds if arm.main else self.protocol.seeds[:LEVER_SEEDS]
+        protocol = self.protocol
+        first = {"headline": None, "control": protocol.control_seeds, "lever": protocol.lever_seeds}[arm.kind]
+        return protocol.seeds[:first]
 
     def runs(self) -> list[tuple[str, str, int, Arm]]:
-        """All runs, breadth first: the main arms of every task with the first seed, then the next seed, …"""
+        """All runs, breadth first: the headline arms of every task with the first seed, then with the next seed, …; so
+        the controls, so the levers."""
         wanted = [(suite, task, seed, arm) for arm in self.arms for suite, task in self.pairs(arm)
                   for seed in self.seeds(arm)]
         place = [(suite, task) for suite, tasks in self.tasks.items() for task in tasks]
         seeds = list(self.protocol.seeds)
-        return sorted(wanted, key=lambda run: (not run[3].main, seeds.index(run[2]), place.index((run[0], run[1]))))
+        return sorted(wanted, key=lambda run: (KINDS.index(run[3].kind), seeds.index(run[2]), place.index(run[:2])))
 
     def left(self) -> list[tuple[str, str, int, Arm]]:
         """Runs that are missing, or were made with other settings."""
@@ -80,9 +84,9 @@ class Plan:
 
     def jobs(self) -> list[Job]:
         """The runs that are left, those of a group and level together."""
-        grouped: dict[tuple[bool, str, str, int], list[str]] = {}
+        grouped: dict[tuple[str, str, str, int], list[str]] = {}
         for suite, task, seed, arm in self.left():
-            grouped.setdefault((arm.main, suite, task, seed), []).append(arm.name)
+            grouped.setdefault((arm.kind, suite, task, seed), []).append(arm.name)
         return [Job(suite, task, seed, tuple(names)) for (_, suite, task, seed), names in grouped.items()]
 
     def expected_s(self, jobs: Iterable[Job]) -> float | None:
@@ -229,7 +233,8 @@ def make_plan(protocol: Protocol, results: Path, work: Path, *, suites: Sequence
     if unknown:
         raise CorftError(f"no suite {', '.join(unknown)}; known: {', '.join(SUITES)}.")
     wanted = set(tasks) or set(protocol.tasks)
-    offered = {name: tuple(load_suite(SUITES[name]).tasks) for name in suites}
+    made = {name: load_suite(SUITES[name]) for name in suites}
+    offered = {name: (*suite.tasks, *(suite.tuning_tasks if wanted else ())) for name, suite in made.items()}
     known = {task for found in offered.values() for task in found}
     unknown = sorted(set(tasks) - known)
     if unknown:

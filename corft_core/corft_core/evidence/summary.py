@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 Runs = Mapping[str, Mapping[tuple[str, int], Run]]
 """Runs of one suite: arm → (task, seed) → run."""
 
-COMMON = ("sft", "sft_extra", "co_rft")
+COMMON = ("sft", "sft_extra", "sft_low_noise", "co_rft")
 HEADLINE = "co_rft"
 TARGETS = {
     "success_ratio": ("at least", 1.57), "cycle_time_ratio": ("at most", 0.777), "ood_success": ("at least", 0.443),
@@ -132,7 +132,7 @@ def comparable(a: Run, b: Run) -> bool:
 
 
 def references(arm: Arm) -> list[str]:
-    """The arms that an arm is compared with: the control of its own kind, and the three that readers ask for."""
+    """The arms that an arm is compared with: the control of its own kind, and those that readers ask for."""
     first = arm
     while first.parent:
         first = ARMS[first.parent]
@@ -181,6 +181,10 @@ def headline(runs: Runs) -> dict[str, Any]:
             "ood_against_sft": against.get("ood_difference"),
             **({"against_bc100": pair_figures(runs["bc100"], runs[HEADLINE], vary).get("success_difference")}
                if "bc100" in runs else {}),
+            # What is left of the gain when imitation is sampled with the same, low noise.
+            **({"success_ratio_to_low_noise_sft":
+                pair_figures(runs["sft_low_noise"], runs[HEADLINE], vary).get("success_ratio")}
+               if "sft_low_noise" in runs else {}),
             # The paper's SFT has a deterministic head; the ratio to it holds the gain by the policy class as well.
             **({"success_ratio_to_deterministic_sft":
                 pair_figures(runs["chunk_sft"], runs[HEADLINE], vary).get("success_ratio")}

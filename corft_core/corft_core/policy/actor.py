@@ -77,9 +77,9 @@ class Actor(nn.Module):
         return self.head.loss(embedding, actions, valid), error
 
     def sample(self, observation: Observation, samples: int = 1, generator: torch.Generator | None = None,
-               plan: Tensor | None = None, frozen: int = 0) -> Tensor:
-        """Normalised chunks (B, samples, H, A); ``plan`` (B, H, A) and ``frozen`` as the heads take them."""
-        return self.head.sample(self.embed(observation), samples, generator, plan, frozen)
+               plan: Tensor | None = None, frozen: int = 0, noise_scale: float = 1.0) -> Tensor:
+        """Normalised chunks (B, samples, H, A); ``plan`` (B, H, A), ``frozen``, ``noise_scale``: see the heads."""
+        return self.head.sample(self.embed(observation), samples, generator, plan, frozen, noise_scale)
 
 
 class Critic(nn.Module):

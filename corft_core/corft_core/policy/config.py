@@ -98,6 +98,10 @@ class SelectionConfig:
     rank: str = option("last", "rank by the whole chunk's Q or the mean over prefixes", choices=("last", "mean"))
     gradient_steps: int = option(0, "steps of the chosen chunk along the critic's gradient [study: 5]", 0, 100)
     gradient_step_size: float = option(0.1, "size of such a step, RMS in normalised units [study]", 0.0, 10.0)
+    noise_scale: float = option(
+        0.7, "scale of the noise that a flow's chunks start from; below 1 they lie nearer to the likeliest one [ours]",
+        0.0, 2.0,
+    )
     adaptive: bool = option(
         False, "execute the longest prefix that every critic puts above the mean of the drawn chunks [ours]"
     )

@@ -2,7 +2,8 @@
 
 Both heads answer the same two questions: `loss` (how far from the demonstrated chunk, per sample) and `sample`. A
 sample may be given a `plan` (B, H, A), the normalised actions expected for its steps, of which the first `frozen` are
-executed anyway (real-time chunking); a head may use it or not.
+executed anyway (real-time chunking), and a `noise_scale`, by which samples differ less than what was imitated. A head
+may use them or not.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def sample(
         self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None,
-        plan: Tensor | None = None, frozen: int = 0,
+        plan: Tensor | None = None, frozen: int = 0, noise_scale: float = 1.0,
     ) -> Tensor:
         """Chunks (B, samples, H, A). plan (B, H, A): actions expected for their steps, of which the first `frozen` are
         executed whatever the chunk says."""
@@ -95,7 +96,7 @@ class ChunkHead(Head):
         return masked_chunk_mean((self(embedding) - actions).square(), valid)
 
     def sample(self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None,
-               plan: Tensor | None = None, frozen: int = 0) -> Tensor:
+               plan: Tensor | None = None, frozen: int = 0, noise_scale: float = 1.0) -> Tensor:
         """(B, samples, H, A); all samples are equal, whatever the plan."""
         return self(embedding)[:, None].expand(-1, samples, -1, -1)
 
@@ -140,14 +141,16 @@ class FlowHead(Head):
         return masked_chunk_mean(error.mean(1), valid)
 
     def sample(self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None,
-               plan: Tensor | None = None, frozen: int = 0) -> Tensor:
+               plan: Tensor | None = None, frozen: int = 0, noise_scale: float = 1.0) -> Tensor:
         """(B, samples, H, A) independent chunks.
 
+        Noise scaled below 1 starts nearer to the middle of what was imitated, and so ends there: fewer of the
+        operator's rare, imprecise motions.
         The first ``frozen`` steps are those of ``plan`` (B, H, A), which will be executed whatever is drawn: along
         the way they are held where the plan would be at that time, so the rest is drawn to go on from them.
         """
         size = self.horizon * self.action_dim
-        x = torch.randn(embedding.shape[0], samples, size, generator=generator, device=embedding.device)
+        x = noise_scale * torch.randn(embedding.shape[0], samples, size, generator=generator, device=embedding.device)
         context = self.enter(embedding)[:, None]
         known = 0 if plan is None else frozen * self.action_dim
         noise, goal = x[..., :known].clone(), 0.0 if plan is None else plan.flatten(1)[:, None, :known]

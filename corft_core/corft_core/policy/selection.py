@@ -35,7 +35,7 @@ def choose_chunk(
     `plan` (B, H, A) and `frozen` as the heads take them.
     """
     count = selection.samples if critic is not None and actor.head.stochastic else 1
-    chunks = actor.sample(observation, count, generator, plan, frozen)
+    chunks = actor.sample(observation, count, generator, plan, frozen, selection.noise_scale)
     unknown = torch.full((len(chunks),), float("nan"), device=chunks.device)
     if critic is None:
         return Choice(chunks[:, 0], unknown, unknown)

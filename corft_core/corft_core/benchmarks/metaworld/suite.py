@@ -27,6 +27,7 @@ class MetaWorldSuite:
 
     name = "metaworld"
     tasks = tuple(TASKS)
+    tuning_tasks: tuple[str, ...] = ()
 
     def features(self, task: str) -> StateFeatures:
         """The same 20 state and 4 action values for every task."""

@@ -73,10 +73,10 @@ class TokenHead(Head):
         return valid.all(1, keepdim=True) & (tokens.eq(self.end).long().cumsum(1) <= 1)
 
     def sample(self, embedding: Tensor, samples: int = 1, generator: torch.Generator | None = None,
-               plan: Tensor | None = None, frozen: int = 0) -> Tensor:
+               plan: Tensor | None = None, frozen: int = 0, noise_scale: float = 1.0) -> Tensor:
         """(B, samples, H, A). `plan` (B, H, A): actions expected for these steps, the first guess of the decoder; it
         changes the number of passes, not the chunk, unless decoding is bidirectional or cut off. `frozen` is not used:
-        what is executed anyway is spliced by the executor."""
+        what is executed anyway is spliced by the executor. Nor is `noise_scale`: tokens have a temperature."""
         context = embedding.repeat_interleave(samples, 0)
         noise = None if samples == 1 else gumbel(
             (len(context), self.model.length, self.config.vocabulary), self.config.temperature, generator, embedding)
