@@ -11,7 +11,7 @@ VERSION = 1
 
 HORIZON, REPLAN_STEPS = 10, 5
 """Actions of a chunk, and how many of them are executed before the next one is asked for."""
-LOW_NOISE = 0.7
+LOW_NOISE = 0.3
 """Scale of the noise that CO-RFT's chunks start from."""
 LONGER = 1.5
 """The second limit and the end of a trial, as a multiple of the first."""

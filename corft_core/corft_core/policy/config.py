@@ -99,7 +99,7 @@ class SelectionConfig:
     gradient_steps: int = option(0, "steps of the chosen chunk along the critic's gradient [study: 5]", 0, 100)
     gradient_step_size: float = option(0.1, "size of such a step, RMS in normalised units [study]", 0.0, 10.0)
     noise_scale: float = option(
-        0.7, "scale of the noise that a flow's chunks start from; below 1 they lie nearer to the likeliest one [ours]",
+        0.3, "scale of the noise that a flow's chunks start from; below 1 they lie nearer to the likeliest one [ours]",
         0.0, 2.0,
     )
     adaptive: bool = option(
