@@ -35,7 +35,7 @@ def choose(actor: Actor, critic: Critic | None, observation: Observation, select
 @pytest.mark.parametrize("rank", ["last", "mean"])
 def test_best_of_n_takes_the_highest_score_and_repeats_with_the_generator(rank: str) -> None:
     actor, critic, observation = networks()
-    selection = SelectionConfig(samples=16, rank=rank)
+    selection = SelectionConfig(samples=16, rank=rank, noise_scale=1.0)
     first, again = (choose(actor, critic, observation, selection) for _ in range(2))
     assert torch.equal(first.chunk, again.chunk) and torch.equal(first.value, again.value)
     with torch.inference_mode():
@@ -48,15 +48,26 @@ def test_best_of_n_takes_the_highest_score_and_repeats_with_the_generator(rank: 
 def test_of_equal_scores_the_first_drawn_chunk_wins() -> None:
     actor, critic, observation = networks()
     torch.nn.init.zeros_(critic.values.out)
-    chosen = choose(actor, critic, observation, SelectionConfig(samples=8))
+    chosen = choose(actor, critic, observation, SelectionConfig(samples=8, noise_scale=1.0))
     assert torch.equal(chosen.chunk, actor.sample(observation, 8, generator())[:, 0])
 
 
 def test_without_a_critic_one_chunk_is_drawn() -> None:
     actor, _, observation = networks()
-    chosen = choose(actor, None, observation, SelectionConfig(samples=8))
+    chosen = choose(actor, None, observation, SelectionConfig(samples=8, noise_scale=1.0))
     assert torch.equal(chosen.chunk, actor.sample(observation, 1, generator())[:, 0])
     assert bool(chosen.value.isnan().all()) and bool(chosen.steps.isnan().all())
+
+
+def test_less_noise_draws_chunks_nearer_to_each_other() -> None:
+    actor, _, observation = networks()
+    with torch.inference_mode():
+        spread = [float(actor.sample(observation, 64, generator(), noise_scale=scale).std(1).mean())
+                  for scale in (0.0, 0.3, 1.0)]
+    assert spread[0] == 0.0 < spread[1] < spread[2]
+    few, many = (choose(actor, None, observation, SelectionConfig(noise_scale=scale)).chunk for scale in (0.0, 1.0))
+    with torch.inference_mode():
+        assert torch.equal(few, actor.sample(observation, 1, noise_scale=0.0)[:, 0]) and not torch.equal(few, many)
 
 
 @pytest.mark.parametrize("kind", ["flow", "chunk"])
