@@ -30,7 +30,7 @@ def record(bag: Path) -> subprocess.Popen[bytes]:
                              "--topics", *TOPICS], env={**os.environ, "PYTHONPATH": path})
 
 
-def test_a_recorded_demonstration_becomes_an_episode(tmp_path: Path) -> None:
+def test_a_recorded_demonstration_becomes_an_episode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recorder = record(tmp_path / "bag")
     try:
         with running("cell_node", {"real_time_factor": 3.0, "contract": CONTRACT}), \
@@ -41,7 +41,8 @@ def test_a_recorded_demonstration_becomes_an_episode(tmp_path: Path) -> None:
         recorder.send_signal(signal.SIGINT)
         recorder.wait(PATIENCE_S)
 
-    assert main([str(tmp_path / "bag"), str(tmp_path / "out"), "--contract", str(CONTRACT), "--quiet"]) == 0
+    code = main([str(tmp_path / "bag"), str(tmp_path / "out"), "--contract", str(CONTRACT), "--quiet"])
+    assert code == 0, capsys.readouterr()
     dataset = EpisodeDataset.open(tmp_path / "out")
     assert dataset.num_episodes == 1 and dataset.episode_success.all()
     assert dataset.instructions == [make_scene(dataset.scene_ids[0]).instruction]

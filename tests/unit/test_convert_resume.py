@@ -62,11 +62,14 @@ def start(bags: Sequence[Path], out: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Until a part is finished."""
-    deadline = time.monotonic() + 120
+    """Until a part is finished; the process stands still then, so that it cannot finish before it is disturbed."""
+    deadline = time.monotonic() + 300
     while not list(path.glob("*/part.json")):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(process.communicate())
         time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
 
 
 def test_the_number_of_processes_changes_no_byte(bags: list[Path], expected: Path, tmp_path: Path) -> None:
@@ -154,6 +157,7 @@ def test_an_interrupted_run_goes_on(bags: list[Path], tmp_path: Path, number: in
         process = start(bags, out, "--jobs", "1", "--overwrite")
         wait_for(partial_folder(out), process)
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
         _, message = process.communicate()
         if process.returncode:
             break
@@ -198,7 +202,9 @@ def test_two_conversions_to_one_folder_do_not_mix(bags: list[Path], tmp_path: Pa
     wait_for(partial_folder(tmp_path / "out"), process)
     with pytest.raises(WriteError, match="another conversion"):
         convert(bags, tmp_path / "out", CONTRACT)
-    assert process.wait() == 0, process.communicate()
+    process.send_signal(signal.SIGCONT)
+    output = process.communicate()
+    assert process.returncode == 0, output
 
 
 def test_a_full_disk_exits_3_and_keeps_finished_bags(bags: list[Path], tmp_path: Path) -> None:
