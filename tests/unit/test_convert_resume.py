@@ -172,6 +172,21 @@ def test_an_interrupted_run_goes_on(bags: list[Path], tmp_path: Path, number: in
     assert not partial_folder(out).exists()
 
 
+def test_a_run_that_was_ended_while_joining_only_joins(bags: list[Path], expected: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("corft_core.data.convert.join_parts", ended)
+        with pytest.raises(KeyboardInterrupt):
+            convert(bags, tmp_path / "out", CONTRACT, jobs=8)
+    assert len(list(partial_folder(tmp_path / "out").glob("*/part.json"))) == len(bags)
+    monkeypatch.setattr("corft_core.data.part_workers.convert_bag", ended)
+    convert(bags, tmp_path / "out", CONTRACT, jobs=8)
+    assert digests(tmp_path / "out") == digests(expected)
+
+
 def test_fresh_starts_anew(bags: list[Path], expected: Path, tmp_path: Path) -> None:
     out, partial = tmp_path / "out", partial_folder(tmp_path / "out")
     process = start(bags, out, "--jobs", "1")

@@ -51,7 +51,8 @@ def convert(bags: Sequence[str | Path], out: str | Path, contract: Contract, opt
     plan = EpisodesFile.load(options.episodes_file, options.exclude)
     plan.check(paths)
     with _partial_folder(out, fresh) as partial:
-        tasks = [BagTask(path, partial / _fingerprint(path, contract, options)) for path in paths]
+        tasks = [BagTask(path, partial / _fingerprint(path, contract, options), size)
+                 for path, size in zip(paths, sizes, strict=True)]
         _remove_others(partial, tasks)
         missing = [task for task in tasks if not part_exists(task.part)]
         done = {task.bag: 0.0 if task in missing else 1.0 for task in tasks}

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class BagTask:
 
     bag: Path
     part: Path
+    size_bytes: int = 0
     cameras: tuple[str, ...] | None = None
 
 
@@ -48,14 +49,14 @@ def convert_bags(tasks: Sequence[BagTask], contract: Contract, options: ConvertO
     takes some of the cameras of a bag; all but the pictures is done by each of them.
     """
     groups = _camera_groups(contract, jobs // max(1, len(tasks)))
-    if len(groups) == 1 or not any(_size(task.bag) >= WORTH_SHARING_BYTES for task in tasks):
+    if len(groups) == 1 or max((task.size_bytes for task in tasks), default=0) < WORTH_SHARING_BYTES:
         return _convert_bags(tasks, contract, options, jobs, progress)
 
     def first_only(number: int, done: int, total: int) -> None:
         if number % len(groups) == 0:
             progress(number // len(groups), done, total)
 
-    shares = [[BagTask(task.bag, task.part.with_name(f".{task.part.name}.{k}"), group)
+    shares = [[replace(task, part=task.part.with_name(f".{task.part.name}.{k}"), cameras=group)
                for k, group in enumerate(groups)] for task in tasks]
     errors = _convert_bags([share for bag in shares for share in bag], contract, options, jobs, first_only)
     failed = {number // len(groups): error for number, error in sorted(errors.items(), reverse=True)}
@@ -71,10 +72,6 @@ def _camera_groups(contract: Contract, shares: int) -> list[tuple[str, ...]]:
     names = tuple(camera.name for camera in contract.cameras)
     count = max(1, min(shares, len(names)))
     return [names[k * len(names) // count : (k + 1) * len(names) // count] for k in range(count)]
-
-
-def _size(bag: Path) -> int:
-    return sum(path.stat().st_size for path in ([bag] if bag.is_file() else bag.iterdir()))
 
 
 def _convert_bags(tasks: Sequence[BagTask], contract: Contract, options: ConvertOptions, jobs: int,
@@ -184,7 +181,7 @@ def _serve() -> None:
         task = json.loads(lines.get())
         try:
             cameras = None if task["cameras"] is None else tuple(task["cameras"])
-            _convert(BagTask(Path(task["bag"]), Path(task["part"]), cameras), contract, options,
+            _convert(BagTask(Path(task["bag"]), Path(task["part"]), cameras=cameras), contract, options,
                      lambda done, total: reply(done=done, total=total))
             reply(finished=True)
         except CorftError as error:
