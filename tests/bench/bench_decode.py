@@ -45,7 +45,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {  # name → policy, its decoder
 }
 TRIED = {"single_ar": (1, ("single_ar",)), "jacobi_all": (EXECUTED, tuple(
     name for name in ROWS if name.startswith(("jacobi", "chunked_ar")))),
-    "bidirectional_16": (EXECUTED, ("bidirectional_16",)), "bidirectional_all": (EXECUTED, ("bidirectional_all",)),
+    "bidirectional_all": (EXECUTED, ("bidirectional_all",)),
     "consistent_jacobi_all": (EXECUTED, tuple(name for name in ROWS if name.startswith("consistent"))),
     "fast_jacobi_7": (EXECUTED, ("fast_chunked_ar", "fast_jacobi_7")), "flow": (EXECUTED, ("flow",))}
 """Rows that are tried, how many steps they execute, and the rows that give the same chunks."""

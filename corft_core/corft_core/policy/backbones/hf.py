@@ -154,10 +154,10 @@ class HFBackbone(Backbone):
             hidden = family.hidden(prompts.ids, prompts.mask, pixels).flatten(0, 1)  # (prompts · T, C)
         vision = hidden[prompts.places].view(batch * self.cameras, pixels.tokens, -1)[:, pixels.extra :]
         vision = _pool(vision.float(), pixels.grid, self._pooled)
-        if torch.is_grad_enabled():  # a divided model is gathered again by a hook that a view could lose
-            vision = vision.clone()
         text_vectors = hidden[prompts.last].float().reshape(batch, -1, self.text_dim).mean(1)
-        return vision.reshape(batch, self.cameras, *self.vision_shape), text_vectors
+        vision = vision.reshape(batch, self.cameras, *self.vision_shape)
+        # A divided model is gathered again by a hook on its results, which a view could lose.
+        return vision.clone() if torch.is_grad_enabled() else vision, text_vectors
 
     def _new_prompts(self, texts: Sequence[str], device: torch.device) -> Prompts:
         family, tokens = self.family, self._pictures.sample.tokens
