@@ -29,7 +29,6 @@ DECODE = ROOT / "results" / "bench" / "decode.json"
 README, EXPLANATION = ROOT / "README.md", ROOT / "docs" / "explanation.md"
 DECODERS = {"single_ar": "one token a pass, one step", "chunked_ar": "one token a pass", "jacobi": "Jacobi, exact",
             "bidirectional": "Jacobi, bidirectional", "flow": "–"}
-TOKENS = {"consistent": "bins, smoothed, consistency", "fast": "FAST"}
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -63,8 +62,8 @@ def decode_table(row: dict[str, Any]) -> str:
     lines = ["| actions as | decoding | window | steps | passes | from nothing | chunks/s | actions/s | success "
              "| 95 % interval |", "|---|---|---|---|---|---|---|---|---|---|"]
     for name, found in row["decoders"].items():
-        tokens = next((words for prefix, words in TOKENS.items() if name.startswith(prefix)), "bins")
-        rest = name.removeprefix("consistent_").removeprefix("fast_").removesuffix("_whole")
+        tokens = "FAST" if name.startswith("fast") else "bins"
+        rest = name.removeprefix("fast_").removesuffix("_whole")
         kind, _, window = rest.rpartition("_") if rest.startswith(("jacobi", "bidirectional")) else (rest, "", "–")
         cells = ["continuous (flow)" if name == "flow" else tokens, DECODERS[kind], window,
                  str(found.get("steps", "–")), _number(found.get("forwards")), _number(found.get("cold_forwards")),

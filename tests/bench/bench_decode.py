@@ -36,9 +36,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {  # name → policy, its decoder
     **{f"bidirectional_{n or 'all'}": ("bins", {**BIDIRECTIONAL, **SOME, "window": n}) for n in WINDOWS},
     "chunked_ar_whole": ("bins", AR),
     "jacobi_all_whole": ("bins", JACOBI),
-    "consistent_chunked_ar": ("consistent", {**AR, **SOME}),
-    "consistent_jacobi_16": ("consistent", {**JACOBI, **SOME, "window": 16}),
-    "consistent_jacobi_all": ("consistent", {**JACOBI, **SOME}),
     "fast_chunked_ar": ("fast", AR),
     "fast_jacobi_7": ("fast", {**JACOBI, "window": 7}),
     "flow": ("flow", {}),
@@ -46,7 +43,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {  # name → policy, its decoder
 TRIED = {"single_ar": (1, ("single_ar",)), "jacobi_all": (EXECUTED, tuple(
     name for name in ROWS if name.startswith(("jacobi", "chunked_ar")))),
     "bidirectional_all": (EXECUTED, ("bidirectional_all",)),
-    "consistent_jacobi_all": (EXECUTED, tuple(name for name in ROWS if name.startswith("consistent"))),
     "fast_jacobi_7": (EXECUTED, ("fast_chunked_ar", "fast_jacobi_7")), "flow": (EXECUTED, ("flow",))}
 """Rows that are tried, how many steps they execute, and the rows that give the same chunks."""
 

@@ -35,7 +35,6 @@ TRIALS = int(os.environ.get("CORFT_BENCH_TRIALS", "40"))
 _TOKENS = {"policy.head.kind": "tokens", "policy.head.width": 64, "policy.head.layers": 2}
 POLICIES: dict[str, dict[str, Any]] = {
     "bins": _TOKENS,
-    "consistent": {**_TOKENS, "policy.head.tokens.smoothing": 2.0, "policy.head.tokens.consistency": 0.5},
     "fast": {**_TOKENS, "policy.head.tokens.tokenizer": "fast", "policy.head.tokens.vocabulary": 1024},
     "flow": {},
 }
