@@ -14,7 +14,7 @@ from launch_ros.substitutions import FindPackageShare
 from corft.cell.teleop_parameters import TELEOP_PARAMETERS
 from corft.cell_node import CellNode
 from corft.launch_arguments import LOG_LEVEL, NAMESPACE, USE_SIM_TIME, argument, chosen, value_type
-from corft.node_base import Param
+from corft.node_parameters import Param
 
 TELEOP = Param("teleop", False, "Start the scripted operator, who demonstrates the task.")
 

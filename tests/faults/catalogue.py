@@ -10,7 +10,6 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,30 +19,15 @@ from lifecycle_msgs.msg import Transition
 from std_msgs.msg import Bool
 
 from corft.node_base import qos_profile
+from faults.bad_chunks import bad_chunks, positions
 from faults.channel import changed, delayed, dropped, duplicated, reordered
-from faults.rig import Rig, shift
-
-Inject = Callable[[Rig, random.Random], None]
-
-
-@dataclass(frozen=True)
-class FaultKind:
-    """``holds``: the arm has to come to rest because of it. ``silent``: the executor itself is gone or hangs, so that
-    no reason can be published. ``ends``: what ends with it and is started anew, ``cell`` or ``graph``. ``cost_s``:
-    about how long one takes."""
-
-    name: str
-    family: str
-    inject: Inject
-    holds: bool = False
-    silent: bool = False
-    ends: str = ""
-    cost_s: float = 3.0
+from faults.kinds import FaultKind, Inject
+from faults.rig import Rig
 
 
 def catalogue() -> list[FaultKind]:
     """All kinds of faults."""
-    return [*_topics(), *_joint_states(), *_chunks(), *_clock(), *_processes(), *_others()]
+    return [*_topics(), *_joint_states(), *bad_chunks(), *_clock(), *_processes(), *_others()]
 
 
 # Topics
@@ -141,116 +125,6 @@ def _joint_states() -> Iterator[FaultKind]:
     yield FaultKind("joint states: frozen with their stamp", "joint states", _frozen(True), holds=True)
 
 
-# Chunks
-
-def _bad_chunks(change: Callable[[ActionChunk, random.Random], None], alone: bool) -> Inject:
-    """Bad chunks in place of the good ones (``alone``), or between them."""
-    def inject(rig: Rig, rng: random.Random) -> None:
-        def edit(message: ActionChunk) -> ActionChunk:
-            if alone or rng.random() < 0.5:
-                change(message, rng)
-            return message
-        with rig.faulty("action_chunk", changed(edit)):
-            rig.run(1.0)
-    return inject
-
-
-def _positions(edit: Callable[[np.ndarray[Any, Any], random.Random], np.ndarray[Any, Any]]) -> \
-        Callable[[ActionChunk, random.Random], None]:
-    def change(message: ActionChunk, rng: random.Random) -> None:
-        table = edit(np.array([point.positions for point in message.trajectory.points]), rng)
-        for point, row in zip(message.trajectory.points, table, strict=True):
-            point.positions = row.tolist()
-    return change
-
-
-def _one_value(value: float) -> Callable[[np.ndarray[Any, Any], random.Random], np.ndarray[Any, Any]]:
-    def edit(table: np.ndarray[Any, Any], rng: random.Random) -> np.ndarray[Any, Any]:
-        table[rng.randrange(len(table)), rng.randrange(table.shape[1])] = value
-        return table
-    return edit
-
-
-def _alternating(table: np.ndarray[Any, Any], rng: random.Random) -> np.ndarray[Any, Any]:
-    return np.asarray(table + 0.25 * np.where(np.arange(len(table)) % 2, 1, -1)[:, None])
-
-
-def _through_the_table(table: np.ndarray[Any, Any], rng: random.Random) -> np.ndarray[Any, Any]:
-    table[:, 1] = table[0, 1] + 0.1 * np.arange(1, len(table) + 1)  # the shoulder leans forward and down
-    return table
-
-
-def _wrong_names(message: ActionChunk, rng: random.Random) -> None:
-    message.trajectory.joint_names = [f"other_{name}" for name in message.trajectory.joint_names]
-
-
-def _twice_the_same_name(message: ActionChunk, rng: random.Random) -> None:
-    message.trajectory.joint_names = [message.trajectory.joint_names[0], *message.trajectory.joint_names[:-1]]
-
-
-def _short_points(message: ActionChunk, rng: random.Random) -> None:
-    for point in message.trajectory.points:
-        point.positions = point.positions[:-2]
-
-
-def _no_points(message: ActionChunk, rng: random.Random) -> None:
-    message.trajectory.points = []
-
-
-def _no_gripper(message: ActionChunk, rng: random.Random) -> None:
-    message.gripper = []
-
-
-def _gripper_nan(message: ActionChunk, rng: random.Random) -> None:
-    message.gripper = [math.nan] * len(message.gripper)
-
-
-def _stamped(offset_s: float) -> Callable[[ActionChunk, random.Random], None]:
-    def change(message: ActionChunk, rng: random.Random) -> None:
-        for header in (message.header, message.trajectory.header):
-            shift(header.stamp, round(offset_s * 1e9))
-    return change
-
-
-def _uneven_times(message: ActionChunk, rng: random.Random) -> None:
-    message.trajectory.points[-1].time_from_start.sec += 5
-
-
-def _all_at_once(message: ActionChunk, rng: random.Random) -> None:
-    for point in message.trajectory.points:
-        point.time_from_start.sec = point.time_from_start.nanosec = 0
-
-
-def _very_long(message: ActionChunk, rng: random.Random) -> None:
-    last = message.trajectory.points[-1]
-    step_ns = message.trajectory.points[0].time_from_start.nanosec
-    for row in range(len(message.trajectory.points), 2000):
-        point = copy.deepcopy(last)
-        point.time_from_start.sec, point.time_from_start.nanosec = divmod((row + 1) * step_ns, 1_000_000_000)
-        message.trajectory.points.append(point)
-        message.gripper.append(1.0)
-
-
-def _chunks() -> Iterator[FaultKind]:
-    tables: dict[str, Any] = {
-        "one NaN": _one_value(math.nan), "one infinite": _one_value(math.inf),
-        "1000 x the amplitude": lambda table, rng: table * 1000.0, "1e300": _one_value(1e300),
-        "one jump of 1 rad": lambda table, rng: table + np.eye(len(table), table.shape[1]),
-        "alternating by 0.5 rad": _alternating, "beyond the joint limits": lambda table, rng: table + 2.5,
-        "through the table": _through_the_table,
-        "far from the arm": lambda table, rng: table + np.array([0.8] + [0.0] * (table.shape[1] - 1)),
-    }
-    messages: dict[str, Any] = {
-        "wrong joint names": _wrong_names, "one name twice": _twice_the_same_name, "too few positions": _short_points,
-        "no points": _no_points, "no gripper": _no_gripper, "gripper NaN": _gripper_nan, "5 s old": _stamped(-5.0),
-        "10 s ahead": _stamped(10.0), "uneven times": _uneven_times, "all due at once": _all_at_once,
-        "2000 points": _very_long,
-    }
-    for name, change in {**{key: _positions(edit) for key, edit in tables.items()}, **messages}.items():
-        yield FaultKind(f"chunks: {name}", "chunks", _bad_chunks(change, alone=True))
-        yield FaultKind(f"chunks: {name}, between good ones", "chunks", _bad_chunks(change, alone=False))
-
-
 # Clock
 
 def _step_clock(amount_s: float) -> Inject:
@@ -331,7 +205,7 @@ def _second_policy(rig: Rig, rng: random.Random) -> None:
             message = rig.chunk()
             if message is not None:
                 message.policy_id = "intruder"
-                _positions(lambda table, _: table + 0.2)(message, rng)
+                positions(lambda table, _: table + 0.2)(message, rng)
                 publisher.publish(message)
             time.sleep(0.1)
     finally:

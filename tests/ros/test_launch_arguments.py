@@ -10,7 +10,7 @@ from ros.graph import ROOT
 
 from corft.executor.parameters import EXECUTOR_PARAMETERS
 from corft.launch_arguments import argument, chosen, value_type
-from corft.node_base import Param
+from corft.node_parameters import Param
 
 pytestmark = pytest.mark.ros
 # What `ros2 launch` of an installation can import: its own packages, NumPy and YAML.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corft.node_base import CONTRACT, Param
+from corft.node_parameters import CONTRACT, Param
 
 CAMERA_PARAMETERS = (
     CONTRACT,

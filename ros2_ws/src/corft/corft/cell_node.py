@@ -40,8 +40,9 @@ from corft.cell.messages import (
 )
 from corft.contract_choice import panda_contract_path
 from corft.executor.control_interfaces import optional_control_type
-from corft.node_base import CONTRACT, OK, WARN, CorftNode, Diagnosis, Param
+from corft.node_base import OK, WARN, CorftNode, Diagnosis
 from corft.node_main import run_node
+from corft.node_parameters import CONTRACT, Param
 from corft_core.cell.controller import TrajectoryRejected
 from corft_core.cell.grip import cell_gripper
 from corft_core.cell.scene import DEFAULT_TASK, make_scene, scene_name

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from corft.node_base import Param
+from corft.node_parameters import Param
 
 NAMESPACE = Param("namespace", "", "Namespace of all nodes, one a robot or cell.")
 USE_SIM_TIME = Param("use_sim_time", False, "Take the time from /clock: true with a simulated cell.")

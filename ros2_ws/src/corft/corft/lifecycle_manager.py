@@ -20,8 +20,9 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.client import Client
 from std_srvs.srv import Trigger
 
-from corft.node_base import OK, WARN, CorftNode, Diagnosis, Param
+from corft.node_base import OK, WARN, CorftNode, Diagnosis
 from corft.node_main import run_node
+from corft.node_parameters import Param
 from corft_core.errors import CorftError
 
 ANSWER_S = 2.0

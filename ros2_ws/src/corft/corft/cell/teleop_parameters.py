@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corft.node_base import CONTRACT, Param
+from corft.node_parameters import CONTRACT, Param
 from corft_core.cell.habits import Habits
 from corft_core.cell.scene import DEFAULT_TASK, SPLITS
 from corft_core.cell.tasks import TASKS

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from corft.node_base import CONTRACT, Param
+from corft.node_parameters import CONTRACT, Param
 from corft_core.execution import CHUNK_MODES, ON_COLLISION, ExecutorOptions
 
 _DEFAULTS = ExecutorOptions()

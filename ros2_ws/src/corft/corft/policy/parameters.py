@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from corft.executor.parameters import SHARED_OPTIONS
-from corft.node_base import Param
+from corft.node_parameters import Param
 from corft_core.devices import DEVICE_HELP
 
 POLICY_PARAMETERS = (

@@ -1,0 +1,26 @@
+"""What a kind of fault is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from faults.rig import Rig
+
+Inject = Callable[[Rig, random.Random], None]
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """``holds``: the arm has to come to rest because of it. ``silent``: the executor itself is gone or hangs, so that
+    no reason can be published. ``ends``: what ends with it and is started anew, ``cell`` or ``graph``. ``cost_s``:
+    about how long one takes."""
+
+    name: str
+    family: str
+    inject: Inject
+    holds: bool = False
+    silent: bool = False
+    ends: str = ""
+    cost_s: float = 3.0
