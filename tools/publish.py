@@ -1,7 +1,7 @@
 """Keep a finished demo's figures in results/demo/summary.json, and write the documents' tables and pictures.
 
-`make publish` runs it after `make demo`, `make evidence` or `make bench NAME=decode`. The tables stand between marker
-comments and are never edited by hand.
+`make publish` runs it after `make demo`, `make evidence` or `make bench NAME=decode` or `execute`. The tables stand
+between marker comments and are never edited by hand.
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ ROOT = Path(__file__).resolve().parent.parent
 MARKERS = re.compile(r"(<!-- demo table -->\n).*?(<!-- end of demo table -->)", re.DOTALL)
 EVIDENCE_MARKERS = re.compile(r"(<!-- evidence table -->\n).*?(<!-- end of evidence table -->)", re.DOTALL)
 DECODE_MARKERS = re.compile(r"(<!-- decode table -->\n).*?(<!-- end of decode table -->)", re.DOTALL)
+EXECUTE_MARKERS = re.compile(r"(<!-- execute table -->\n).*?(<!-- end of execute table -->)", re.DOTALL)
 EVIDENCE = ROOT / "results" / "evidence" / "summary.json"
 DECODE = ROOT / "results" / "bench" / "decode.json"
+EXECUTE, DELAY_MODES = ROOT / "results" / "bench" / "execute.json", ROOT / "results" / "bench" / "delay_modes.json"
 README, EXPLANATION = ROOT / "README.md", ROOT / "docs" / "explanation.md"
 DECODERS = {"single_ar": "one token a pass, one step", "chunked_ar": "one token a pass", "jacobi": "Jacobi, exact",
             "bidirectional": "Jacobi, bidirectional", "flow": "–"}
+SENDERS = {"splice": "splice (default)", "rtc": "real-time chunking", "receding_horizon": "receding horizon",
+           "open_loop": "open loop", "temporal_ensemble": "temporal ensemble"}
+UNCHECKED = {"naive": "as they are, unchecked (naive)", "one_point": "one point an action, unchecked"}
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -83,6 +88,39 @@ def decode_table(row: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def execute_table(row: dict[str, Any], study: dict[str, Any]) -> str:
+    """Ways of sending chunks side by side, as `make bench NAME=execute` and chunk_delay.py measured them."""
+    lines = ["| chunks | to trajectory, p50 / p95 [ms] | jerk at seams, of naive | error RMS / largest [rad] "
+             "| success at 0 / 100 / 200 / 300 ms |", "|---|---|---|---|---|"]
+    for name in (*SENDERS, "naive", "one_point"):
+        times = [row[f"chunk_{part}_ms_{name}"] for part in ("p50", "p95") if f"chunk_{part}_ms_{name}" in row]
+        success = [study.get(f"success_{name}_{latency}ms") for latency in (0, 100, 200, 300)]
+        ratio = row[f"seam_jerk_{name}"] / row["seam_jerk_naive"]
+        lines.append("| " + " | ".join([
+            SENDERS.get(name, UNCHECKED.get(name, name)), " / ".join(f"{value:.1f}" for value in times) or "–",
+            f"{ratio:.4f}" if ratio < 0.1 else f"{ratio:.2f}",
+            f"{row[f'error_rms_{name}']:.3f} / {row[f'error_max_{name}']:.3f}",
+            "–" if None in success else " / ".join(f"{value:.2f}" for value in success)]) + " |")
+    live = "; ".join(f"at {rate} Hz {row[f'live_{rate}hz_p50_ms']:.0f} / {row[f'live_{rate}hz_p95_ms']:.0f} / "
+                     f"{row[f'live_{rate}hz_jitter_ms']:.0f}" for rate in (10, 20, 30))
+    apart = row.get("chunk_p95_ms_embedded_in_a_process")
+    lines += [
+        "", "Seven joints, 16 actions, five boxes, one core; the setpoint of a controller with "
+        "`joint_trajectory_controller`'s rules under the same noisy chunks. RMS jerk at the seams of spliced chunks at "
+        f"10 / 20 / 30 Hz: {' / '.join(f'{_of_naive(row, rate):.4f}' for rate in (10, 20, 30))} of naive ones'. "
+        f"From an observation to the first new command in the live graph, p50 / p95 / jitter in ms: {live}."
+        + ("" if apart is None else f" With the planner in a process of its own, as MoveIt is, a chunk takes "
+           f"{row['chunk_p50_ms_embedded_in_a_process']:.1f} / {apart:.1f} ms.")
+        + f" Success: {study['delay_trials']} trials of one policy and task each, by injected latency. Made by `make "
+        "bench NAME=execute` and [chunk_delay.py](../tests/bench/chunk_delay.py), kept in "
+        "`results/bench/execute.json` and `delay_modes.json`."]
+    return "\n".join(lines) + "\n"
+
+
+def _of_naive(row: dict[str, Any], rate: int) -> float:
+    return float(row[f"seam_jerk_splice_{rate}hz"] / row[f"seam_jerk_naive_{rate}hz"])
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
@@ -100,7 +138,7 @@ def fill(document: Path, markers: re.Pattern[str], content: str) -> bool:
 def main() -> int:
     """Copy the summary, rewrite the tables, render the pictures."""
     source = ROOT / "out" / "demo" / "summary.json"
-    paths = (source, EVIDENCE, DECODE)
+    paths = (source, EVIDENCE, DECODE, EXECUTE)
     if not any(path.exists() for path in paths):
         names = ", ".join(str(path.relative_to(ROOT)) for path in paths)
         print(f"nothing to publish, none of these is there: {names}", file=sys.stderr)
@@ -108,6 +146,9 @@ def main() -> int:
     good = fill(README, EVIDENCE_MARKERS, evidence_table())
     if DECODE.exists():
         good &= fill(EXPLANATION, DECODE_MARKERS, decode_table(json.loads(DECODE.read_text())))
+    if EXECUTE.exists() and DELAY_MODES.exists():
+        good &= fill(EXPLANATION, EXECUTE_MARKERS, execute_table(json.loads(EXECUTE.read_text()),
+                                                                 json.loads(DELAY_MODES.read_text())))
     if source.exists():
         summary = json.loads(source.read_text())
         files.write_json(ROOT / "results" / "demo" / "summary.json", summary)

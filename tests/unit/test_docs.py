@@ -148,11 +148,13 @@ def test_the_documents_show_the_published_figures():
     module = publish()
     summary = ROOT / "results/demo/summary.json"
     expected = module.table(json.loads(summary.read_text())) if summary.exists() else ""
-    advice = "run `make publish` after `make demo` or `make evidence`; the tables are never edited by hand"
+    advice = "run `make publish` after `make demo`, `evidence` or `bench`; the tables are never edited by hand"
     assert shown(module.MARKERS) == expected, advice
     assert shown(module.EVIDENCE_MARKERS) == module.evidence_table(), advice
     decode = module.decode_table(json.loads(module.DECODE.read_text())) if module.DECODE.exists() else ""
     assert shown(module.DECODE_MARKERS, "docs/explanation.md") == decode, advice
+    execute = module.execute_table(*(json.loads(path.read_text()) for path in (module.EXECUTE, module.DELAY_MODES)))
+    assert shown(module.EXECUTE_MARKERS, "docs/explanation.md") == execute, advice
 
 
 def test_tracked_files_name_no_machine_and_no_registry():
