@@ -146,8 +146,10 @@ def join_cameras(folders: Sequence[Path], target: Path) -> bool:
                 for video in folder.glob(f"{number}.*.mp4"):
                     if folder != folders[0]:
                         video.rename(folders[0] / video.name)
-            with (folders[0] / f"{number}.npz").open("wb") as file:
+            joined = folders[0] / f".{number}.npz"
+            with joined.open("wb") as file:
                 np.savez(file, allow_pickle=False, **whole)  # type: ignore[arg-type]
+            os.replace(joined, folders[0] / f"{number}.npz")
         os.replace(folders[0], target)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
