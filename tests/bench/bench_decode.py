@@ -42,7 +42,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {  # name → policy, its decoder
 }
 TRIED = {"single_ar": (1, ("single_ar",)), "jacobi_all": (EXECUTED, tuple(
     name for name in ROWS if name.startswith(("jacobi", "chunked_ar")))),
-    "bidirectional_all": (EXECUTED, ("bidirectional_all",)),
+    **{name: (EXECUTED, (name,)) for name in ROWS if name.startswith("bidirectional")},
+    "fast_chunked_ar": (EXECUTED, ("fast_chunked_ar", "fast_jacobi_7")),
     "flow": (EXECUTED, ("flow",))}
 """Rows that are tried, how many steps they execute, and the rows that give the same chunks."""
 
