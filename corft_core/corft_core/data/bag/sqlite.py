@@ -38,9 +38,9 @@ class SqliteStorage:
         self._db.text_factory = lambda text: text.decode(errors="replace")
         self._size = path.stat().st_size
         try:
-            self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(1 << 20, min(self._size, (1 << 31) - 1)))
             self._db.execute("PRAGMA writable_schema = ON")  # else a file that was cut off is refused altogether
+            self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             self.connections = self._read_connections()
             self.blocks = self._read_blocks()
         except (sqlite3.Error, UnicodeError, LookupError, OverflowError) as error:
