@@ -154,8 +154,8 @@ def quick_policy(task: str) -> Path:
     if not checkpoint.is_dir():
         suite = CellSuite()
         episodes = suite.demonstrate(task, DEMONSTRATIONS, seed=0)
-        config = override(TrainConfig(), {"policy.backbone": "effnet", "sft.steps": 1500, "co_rft.steps": 0,
-                                          "co_rft.warmup": 0})
+        config = override(TrainConfig, {}, {"policy.backbone": "effnet", "sft.steps": 1500, "co_rft.steps": 0,
+                                            "co_rft.warmup": 0})
         train(EpisodesInMemory(suite.features(task), episodes), TRAINED / task, config)
     return checkpoint
 
