@@ -38,7 +38,7 @@ bench: setup ## measure one thing: make bench NAME=<name>; writes results/bench/
 	@$(ENV) python tests/bench/run.py $(NAME)
 
 faults: setup ## break the live graph in 300 ways, 20 minutes; writes results/faults.json and docs/faults.md
-	@$(ENV) cd tests && python -m faults $(ARGS)
+	@$(ENV) PYTHONPATH="tests:$$PYTHONPATH" python -m faults $(ARGS)
 
 clean: ## remove what was built and what was written under out/
 	rm -rf build install log out .mypy_cache .ruff_cache .hypothesis

@@ -22,7 +22,7 @@ from corft.node_base import qos_profile
 from faults.bad_chunks import bad_chunks, positions
 from faults.channel import changed, delayed, dropped, duplicated, reordered
 from faults.kinds import FaultKind, Inject
-from faults.rig import Rig
+from faults.rig import Rig, as_the_graph
 
 
 def catalogue() -> list[FaultKind]:
@@ -162,6 +162,7 @@ def _hang(program: str, duration_s: float) -> Inject:
 
 
 def _burn(until_s: float) -> None:
+    as_the_graph()
     while time.monotonic() < until_s:
         math.sqrt(2.0)
 

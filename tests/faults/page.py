@@ -14,6 +14,10 @@ while chunks drive the arm to and fro at up to 0.7 rad/s. As `joint_trajectory_c
 publishes its setpoint, by which the executor notices a command that was lost. What the arm is asked to do is
 reconstructed from the commands that reach the controller, with that controller's rules, every 2 ms: that is what the
 limits are checked on. Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
+
+Cell and campaign stand for the robot's side and run before all other processes where that is allowed, as a controller
+manager does: a command that reaches the controller more than `handoff_s` (60 ms) late makes its setpoint jump, whoever
+sent it. [Your robot](how-to/your-robot.md), step 5, says what limits that.
 """
 
 

@@ -55,6 +55,12 @@ def test_replacement_and_upsampling_make_no_difference_and_are_said() -> None:
     assert found.sending == Sending() and len(found.notes) == 3 and "a 0.2 rad" in found.notes[2]
 
 
+def test_joints_whose_jumps_the_controller_would_pass_on_are_named() -> None:
+    (warning,) = read({"constraints.a.trajectory": 0.2, "constraints.b.trajectory": 0.0}).warnings
+    assert "no state tolerance for b" in warning and "ros2 param set arm_controller constraints.b.trajectory" in warning
+    assert read({"constraints.a.trajectory": 0.2, "constraints.b.trajectory": 0.2}).warnings == ()
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"joints": ["a", "c"]}, "arm_controller moves the joints a, c, the contract's are a, b"),
     ({"command_joints": ["a"]}, "arm_controller moves the joints a, the contract's"),

@@ -491,6 +491,26 @@ def test_a_chunk_into_the_table_is_cut_before_it_and_then_refused():
     assert planner().in_collision(rest) == []
 
 
+def test_nothing_is_sent_to_a_robot_that_is_not_heard_as_often_as_usual():
+    robot = Robot(handoff_s=0.06)
+    robot.step(0.5)
+    chunk = robot.chunk()
+    robot.now_ns += 70_000_000
+    answer = robot.supervisor.chunk(chunk, robot.now_ns)
+    assert isinstance(answer, Refusal) and answer.reason == Reason.ROBOT_SILENT and "0.070 s" in answer.message
+    robot.step(0.02)
+    assert isinstance(robot.supervisor.chunk(robot.chunk(), robot.now_ns), Command)
+
+
+def test_a_robot_that_is_heard_rarely_is_not_silent():
+    robot = Robot(handoff_s=0.06)
+    for _ in range(60):
+        robot.now_ns += 50_000_000  # joint states at 20 Hz
+        robot.supervisor.joint_state(Measured(robot.now_ns, robot.position, np.zeros(7)), robot.now_ns)
+    robot.now_ns += 70_000_000
+    assert isinstance(robot.supervisor.chunk(robot.chunk(), robot.now_ns), Command)
+
+
 def test_a_process_that_hung_takes_no_chunk_by_the_simulated_time_it_remembers():
     robot = Robot(simulated=True)
     robot.leap_ns -= 1_500_000_000  # it hung so long, and what the clock said meanwhile waits in its queue

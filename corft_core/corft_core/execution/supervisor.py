@@ -20,7 +20,7 @@ from corft_core.execution.executor import REST_RAD_S, ChunkExecutor
 from corft_core.execution.options import ExecutorOptions
 from corft_core.execution.reasons import Reason, Refusal, RefusedError
 from corft_core.execution.schedule import GripperSchedule
-from corft_core.execution.watchdog import ClockWatch, Measured, Watchdog
+from corft_core.execution.watchdog import ClockWatch, Hearing, Measured, Watchdog
 from corft_core.planning import moves
 from corft_core.planning.interface import MotionPlanner, PlanningError
 from corft_core.trajectory import JointPath
@@ -76,11 +76,10 @@ class Supervisor:
         self.counts = {"accepted": 0, "refused": 0, "truncated": 0, "detours": 0, "stops": 0, "lost": 0}
         self.compute_s: deque[float] = deque(maxlen=100)
         self._contract, self._planner, self._simulated, self._clock = contract, planner, simulated, clock
-        self._send, self._report_to, self._steady_s = send, report, steady_s
+        self._send, self._report_to, self._hearing = send, report, Hearing(steady_s)
         self._watchdog, self._clock_watch = Watchdog(contract), ClockWatch(simulated)
         self._gripper = GripperSchedule()
         self._measured: Measured | None = None
-        self._heard_s = 0.0  # steady time of the last joint state
         self._move: tuple[MoveKind, NDArray[np.float64] | None] | None = None
         self._settling: Refusal | None = None  # why chunks wait until the arm stands
         self._ended: Command | None = None  # the chunk whose end without a successor was reported
@@ -116,6 +115,9 @@ class Supervisor:
                 self._require_ready(commit_ns)
             except RefusedError as error:
                 return self.refuse(error.refusal, chunk.number)
+            deaf = self._hearing.deaf(self.executor.options.handoff_s) if self._clock else None
+            if deaf is not None:
+                return self.refuse(deaf, chunk.number)
             outcome = self.executor.commit(prepared, commit_ns)
             if isinstance(outcome, Refusal):
                 return self.refuse(outcome, chunk.number)
@@ -161,7 +163,8 @@ class Supervisor:
             before = None if self._check_clock(now_ns) else self._measured
             if before is not None and measured.stamp_ns < before.stamp_ns:
                 return  # overtaken on its way
-            self._measured, self._heard_s = measured, self._steady_s()
+            self._measured = measured
+            self._hearing.heard()
             jump = self._watchdog.teleported(before, measured)
             if jump is not None and self._simulated:
                 self._forget(jump, now_ns)
@@ -178,6 +181,7 @@ class Supervisor:
         with self.lock:
             if self._check_clock(now_ns):
                 return
+            self._hearing.heard()
             news = self.executor.follower.heard(setpoint)
             self._news.notify_all()
             if news is None:
@@ -420,7 +424,7 @@ class Supervisor:
         stale = self._watchdog.stale(now_ns, self._measured)
         if stale is not None or self._measured is None:
             raise RefusedError(stale.reason if stale else Reason.NO_JOINT_STATE, stale.message if stale else "")
-        silent_s = self._steady_s() - self._heard_s
+        silent_s = self._hearing.silence_s
         if self._simulated and self._clock is not None and (
                 silent_s > SILENT_S or self._measured.stamp_ns - now_ns > BEHIND_NS):
             raise RefusedError(Reason.OBSERVATION_STALE, f"simulated time may have gone on: nothing was heard for "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ READING_NS = 5_000_000
 SIMULATION_LEAP_NS, LEVEL_NS = 1_000_000_000, 75_000_000
 SIMULATION_RATE = 5
 FORGIVEN_NS = 2_000_000_000
+GAPS_KEPT, USUAL_GAPS = 50, 3.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,36 @@ class Watchdog:
             return Refusal(Reason.TELEPORTED,
                            f"{self._names[joint]} jumped {jump[joint]:.3f} rad within {elapsed_s:.3f} s")
         return None
+
+
+class Hearing:
+    """How long nothing was heard from the robot, by a clock that never jumps, and how long that usually lasts."""
+
+    def __init__(self, steady_s: Callable[[], float]) -> None:
+        self._steady_s = steady_s
+        self._last_s = 0.0
+        self._gaps_s: deque[float] = deque([0.0], maxlen=GAPS_KEPT)
+
+    def heard(self) -> None:
+        """A message came."""
+        now_s = self._steady_s()
+        self._gaps_s.append(now_s - self._last_s)
+        self._last_s = now_s
+
+    @property
+    def silence_s(self) -> float:
+        """Since the last message."""
+        return self._steady_s() - self._last_s
+
+    def deaf(self, longest_s: float) -> Refusal | None:
+        """ROBOT_SILENT when nothing came for ``longest_s`` and several times as long as usual: the way to the robot may
+        be as slow as the way from it, and a controller jumps to a motion that it gets after its hand-off."""
+        usual_s, silence_s = float(np.median(self._gaps_s)), self.silence_s
+        if silence_s <= max(longest_s, USUAL_GAPS * usual_s):
+            return None
+        return Refusal(Reason.ROBOT_SILENT, f"nothing was heard from the robot for {silence_s:.3f} s, usually every "
+                                            f"{usual_s:.3f} s: a motion might reach it too late (does every process "
+                                            "get a core?)")
 
 
 class ClockWatch:

@@ -5,7 +5,9 @@ Facts of ros2_controllers' joint_trajectory_controller (JTC): a trajectory is jo
 `interpolation_method: none` it steps from point to point; `allow_trajectory_replacement` and `positions_upsampling`
 (from 6.9 on) change what future stamps and bare positions do. Trajectories from here start at the present, repeat the
 running motion up to the hand-off and carry velocities and accelerations, so the last two make no difference to them.
-Pinned by tests/unit/test_controller_traits.py.
+One that arrives after its hand-off makes the setpoint jump; a state tolerance (`constraints.<joint>.trajectory`, 0 is
+none) keeps the jump from the hardware: JTC writes no command then and holds. Pinned by
+tests/unit/test_controller_traits.py.
 """
 
 from __future__ import annotations
@@ -89,6 +91,11 @@ def traits(parameters: Mapping[str, Any], read_only: Collection[str], controller
                   if name.startswith("constraints.") and name.endswith(".trajectory") and value}
     if tolerances:
         notes.append("it gives up beyond " + ", ".join(f"{name} {value:g} rad" for name, value in tolerances.items()))
+    open_joints = [joint for joint in joints if parameters.get(f"constraints.{joint}.trajectory") == 0]
+    if open_joints:
+        warnings.append(f"{controller} has no state tolerance for {', '.join(open_joints)}: it would pass on the jump "
+                        "of a motion that reaches it too late; above the arm's tracking error, for example "
+                        f"{repair(f'constraints.{open_joints[0]}.trajectory', '0.2')}")
     return Traits(sending, tuple(notes), tuple(warnings), _problem(parameters, controller, joints))
 
 
