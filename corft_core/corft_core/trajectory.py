@@ -125,6 +125,8 @@ def evaluate(coefficients: Array, t: Array, orders: int = 4) -> Array:
     """(orders, …): position, velocity, acceleration and jerk at ``t`` of polynomials (6, …), shapes broadcast."""
     c0, c1, c2, c3, c4, c5 = coefficients
     result = [c0 + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * c5))))]
+    if orders == 1:
+        return np.asarray(result[0])[None]
     if orders > 1:
         result.append(c1 + t * (2 * c2 + t * (3 * c3 + t * (4 * c4 + t * 5 * c5))))
     if orders > 2:

@@ -2,11 +2,12 @@
 
 The bag: two cameras of 640x480 JPEG at 30 Hz, joints at 100 Hz (convert_bag.py). The contenders take turns in one run,
 each in a process of its own; ratios are of median wall times on stretches of equal length: a short one for the slow
-peer, two minutes for the floor. The peer gets decoded frames from memory, so neither reading nor decoding is in its
-time. Ratios above 1: the peer is slower than ours (ratio_vs_lerobot), ours is slower than the floor (ratio_vs_floor).
-``times_real_time`` is wall time; ``times_real_time_cpu`` is what two idle cores would reach with the same processor
-time. ``peak_rss_mb`` adds up our processes, each at its largest. Lengths can be set: CORFT_BENCH_PEER_S,
-CORFT_BENCH_FLOOR_S, CORFT_BENCH_MINUTES ("1 5 20"; speed is told of the middle one).
+peer, two minutes for the floor, which at 224x224 is told as well: no converter could be faster than that here. The peer
+gets decoded frames from memory, so neither reading nor decoding is in its time. Ratios above 1: the peer is slower than
+ours (ratio_vs_lerobot), ours is slower than the floor (ratio_vs_floor). ``times_real_time`` is wall time;
+``times_real_time_cpu`` is what two idle cores would reach with the same processor time. ``peak_rss_mb`` adds up our
+processes, each at its largest. Lengths can be set: CORFT_BENCH_PEER_S, CORFT_BENCH_FLOOR_S, CORFT_BENCH_MINUTES ("1 5
+20"; speed is told of the middle one).
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ def measure() -> dict[str, Any]:
     """One run; see the module's docstring."""
     began_load = os.getloadavg()[0]
     peer = _Peer()
-    rounds: dict[str, list[Result]] = {name: [] for name in ("ours", "floor", "ours_short", "peer")}
+    rounds: dict[str, list[Result]] = {name: [] for name in ("ours", "floor", "ours_small", "floor_small", "ours_short",
+                                                             "peer")}
     for _ in range(ROUNDS):
-        rounds["ours"].append(ours(convert_bag.recording(FLOOR_S), FULL, convert_bag.CAMERA_HZ))
-        rounds["floor"].append(_run("floor", [str(FOLDER / "floor"), *FULL, convert_bag.CAMERA_HZ, FLOOR_S]))
+        for size, name in ((FULL, ""), (SMALL, "_small")):
+            rounds["ours" + name].append(ours(convert_bag.recording(FLOOR_S), size, convert_bag.CAMERA_HZ))
+            rounds["floor" + name].append(_run("floor", [str(FOLDER / "floor"), *size, convert_bag.CAMERA_HZ, FLOOR_S]))
         rounds["ours_short"].append(ours(convert_bag.recording(PEER_S), FULL, convert_bag.CAMERA_HZ))
         rounds["peer"] += peer.turn()
     taken = {name: float(np.median([turn["seconds"] for turn in turns])) for name, turns in rounds.items() if turns}
@@ -63,7 +66,9 @@ def measure() -> dict[str, Any]:
         "peak_rss_mb_of_minutes": {str(minutes): turn["peak_rss_mb"] for minutes, turn in long.items()},
         "resized_to_224": {f"{rate_hz}_hz": {"times_real_time": length_s / turn["seconds"],
                                              "times_real_time_cpu": 2 * length_s / turn["cpu_s"]}
-                           for rate_hz, turn in small.items()},
+                           for rate_hz, turn in small.items()}
+        | {"ratio_vs_floor": taken["ours_small"] / taken["floor_small"],
+           "floor_times_real_time": FLOOR_S / taken["floor_small"]},
         "peer_s": PEER_S, "floor_s": FLOOR_S, "recording_s": length_s, "recording_mb": size_mb,
         "turns": {name: [round(turn["seconds"], 2) for turn in turns] for name, turns in rounds.items()},
         "load_average": [began_load, os.getloadavg()[0]],

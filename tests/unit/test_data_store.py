@@ -160,6 +160,16 @@ def test_histogram_quantiles_equal_numpys() -> None:
             assert np.array(histogram.statistics()[name]).reshape(-1) == pytest.approx(expected)
 
 
+def test_statistics_of_large_frames_are_those_of_lerobots_grid_of_pixels() -> None:
+    frames = np.random.default_rng(4).integers(0, 255, (2, 480, 640, 3), np.uint8)
+    histogram = ImageHistogram()
+    histogram.add(frames)
+    counted = frames[:, ::4, ::4].reshape(-1, 3) / 255  # lerobot's auto_downsample_height_width: 640 // 150
+    assert np.array(histogram.statistics()["mean"]).reshape(-1) == pytest.approx(counted.mean(0))
+    assert np.array(histogram.statistics()["std"]).reshape(-1) == pytest.approx(counted.std(0))
+    assert np.array(histogram.statistics()["q90"]).reshape(-1) == pytest.approx(np.quantile(counted, 0.9, axis=0))
+
+
 def test_files_roll_over_between_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fmt, "VIDEO_FILE_MB", 0)
     monkeypatch.setattr(fmt, "DATA_FILE_MB", 0)

@@ -30,6 +30,8 @@ def by_name(names: Sequence[str], values: Any, calibration: Calibration, what: s
     if not np.isfinite(found).all():
         bad = [names[place] for place, value in zip(places, found, strict=True) if not np.isfinite(value)]
         raise MessageError(f"joint state of {', '.join(bad)} is not finite")
+    if len(wanted) == len(calibration.names):
+        return found
     result = np.full(len(calibration.names), np.nan)
     result[wanted] = found
     return result

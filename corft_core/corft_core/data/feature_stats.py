@@ -1,7 +1,8 @@
 """Exact statistics of data set columns, as ``meta/stats.json`` and the episodes table carry them.
 
-LeRobot's own writer approximates: image std overflows and quantiles are averages over episodes. Here scalars and
-vectors are computed from all values and images from full histograms.
+LeRobot's own writer approximates: image std overflows, quantiles are averages over episodes, and of images it takes
+some frames. Here scalars and vectors are computed from all values and images from the histograms of all frames; of
+large frames LeRobot's own grid of pixels is counted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# LeRobot's auto_downsample_height_width: a frame with a side of 300 pixels or more is thinned to about 150.
+_LARGE_PX, _THINNED_PX = 300, 150
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 Statistics = dict[str, list[Any]]
 
@@ -32,7 +35,11 @@ def vector_statistics(values: NDArray[Any]) -> Statistics:
 
 
 class ImageHistogram:
-    """Counts of the 256 levels of each channel; exact statistics of any number of frames in constant memory."""
+    """Counts of the 256 levels of each channel; exact statistics of any number of frames in constant memory.
+
+    Of frames with a side of at least 300 pixels every n-th pixel of every n-th row counts (n = 4 for 640x480): all
+    pixels would take a fifth of the time that encoding them does.
+    """
 
     def __init__(self) -> None:
         self.counts = np.zeros((3, 256), np.int64)
@@ -49,7 +56,11 @@ class ImageHistogram:
         """Add frames uint8 (T, H, W, 3)."""
         import cv2
 
-        for frame in frames:  # one frame at a time keeps calcHist's float32 counts exact (< 2**24 pixels)
+        height, width = frames.shape[1:3]
+        every = max(1, (width if width > height else height) // _THINNED_PX) if max(height, width) >= _LARGE_PX else 1
+        pixels = np.ascontiguousarray(frames).view("V3")[:, ::every, ::every]  # whole pixels are copied faster
+        for frame in pixels.copy().view(np.uint8).reshape(*pixels.shape[:3], 3):
+            # one frame at a time keeps calcHist's float32 counts exact (< 2**24 pixels)
             for channel in range(3):
                 counts = cv2.calcHist([frame], [channel], None, [256], [0, 256])
                 self.counts[channel] += np.asarray(counts).reshape(256).astype(np.int64)

@@ -8,8 +8,6 @@ is tried in a process of its own first.
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from functools import cache
 from typing import Any
 
@@ -17,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corft_core.errors import CorftError
+from corft_core.imports import import_trouble
 
 PROBE = "from cv_bridge import CvBridge; from cv_bridge.boost.cv_bridge_boost import cvtColor2"
-PROBE_S = 60.0
 
 
 class CvBridgeMissing(CorftError):
@@ -43,11 +41,7 @@ def cv_bridge_trouble() -> str:
     """Why cv_bridge cannot be used here, in words; empty when it can."""
     if importlib.util.find_spec("cv_bridge") is None:
         return "not installed (sudo apt install ros-$ROS_DISTRO-cv-bridge)"
-    probe = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S, check=False)
-    if probe.returncode == 0:
-        return ""
-    why = (probe.stderr.strip().splitlines() or [f"its process ended with status {probe.returncode}"])[-1]
-    return f"cannot be loaded with NumPy {np.__version__}: {why}"
+    return import_trouble(PROBE)
 
 
 @cache

@@ -51,7 +51,7 @@ class EpisodeSampler:
         self.counts = SamplingCounts()
         self.awaited: list[str] = []
         self._contract, self._aligner, self._sink, self._pool = contract, aligner, sink, pool
-        self._keep_idle = keep_idle
+        self._keep_idle, self._step_ns = keep_idle, contract.step_ns
         self._next_ns = self._prefetched_ns = span.start_ns
         self._held: NDArray[np.float64] | None = None  # the first command, which an idle operator holds
         self._last_values: dict[str, Any] = {}
@@ -64,7 +64,9 @@ class EpisodeSampler:
 
         The newest ``PREFETCH_STEPS`` of them are only prepared, unless the episode's end is among them.
         """
-        step_ns, end_ns = self._contract.step_ns, self.span.end_ns
+        step_ns, end_ns = self._step_ns, self.span.end_ns
+        if end_ns is None and self._prefetched_ns + step_ns > known_ns:
+            return  # nothing new: so after most messages
         while self._prefetched_ns + step_ns <= known_ns and (end_ns is None or self._prefetched_ns < end_ns):
             if self._pool is not None:
                 self._aligner.prefetch(self._prefetched_ns, self._pool)

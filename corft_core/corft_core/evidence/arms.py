@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from corft_core.errors import CorftError
 from corft_core.evidence.protocol import (
@@ -30,6 +30,11 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+Kind = Literal["headline", "control", "lever"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In the order in which they run."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """One recipe. ``parent``: the arm whose stage 1, and critic where its settings agree, this one starts from.
@@ -43,7 +48,7 @@ class Arm:
     title: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
-    kind: Literal["headline", "control", "lever"] = "lever"
+    kind: Kind = "lever"
     run_time: bool = False
     demonstrations: int = DEMONSTRATIONS
     start: str = "random"

@@ -18,11 +18,10 @@ from typing import Any
 from corft_core.cli import EXIT_INTERRUPTED
 from corft_core.errors import CorftError
 from corft_core.evidence import records
-from corft_core.evidence.arms import ARMS, RECIPES, Arm, settings_of
+from corft_core.evidence.arms import ARMS, KINDS, RECIPES, Arm, settings_of
 from corft_core.evidence.protocol import LEVER_TASKS, SUITES, Protocol
 from corft_core.learning.loop import Interrupted
 
-KINDS = ("headline", "control", "lever")
 PATIENCE_S = 30.0
 """How long a worker that was asked to stop may take to notice."""
 

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -20,10 +19,10 @@ import numpy as np
 from corft.policy.checks import check_robot, checkpoint_folder
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
+from corft_core.imports import import_trouble
 
 Level = Literal["ok", "warning", "ERROR"]
 ROOM_GB = 20.0
-IMPORT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,8 @@ def _moveit() -> Check:
         require_moveit()
     except PlanningError as error:
         return Check("moveit_py", "ERROR", str(error), "or use planner:=embedded")
-    probe = subprocess.run([sys.executable, "-c", "import moveit.planning, moveit.core"], capture_output=True,
-                           text=True, timeout=IMPORT_S, check=False)
-    if probe.returncode != 0:
-        why = (probe.stderr.strip().splitlines() or [f"ended with status {probe.returncode}"])[-1]
-        return Check("moveit_py", "ERROR", f"cannot be loaded with NumPy {np.__version__}: {why}",
+    if trouble := import_trouble("import moveit.planning, moveit.core"):
+        return Check("moveit_py", "ERROR", trouble,
                      "a moveit_py of Ubuntu 24.04 is built for NumPy 1.26: pip install 'numpy<2' in the environment, "
                      "or use planner:=embedded")
     return Check("moveit_py", "ok", f"loads with NumPy {np.__version__}")
