@@ -80,23 +80,6 @@ def test_the_number_of_processes_changes_no_byte(bags: list[Path], expected: Pat
     assert EpisodeDataset.open(tmp_path / "out").num_episodes == 7
 
 
-@pytest.mark.parametrize("cores", [1, 64])
-def test_threads_are_used_where_there_are_cores_for_them_and_change_no_byte(
-        bags: list[Path], expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
-    told: list[bool] = []
-    send = part_workers._Worker._send
-
-    def watched(worker: part_workers._Worker, value: dict[str, object]) -> None:
-        told.extend(bool(value["threads"]) for _ in [0] if "threads" in value)
-        send(worker, value)
-
-    monkeypatch.setattr(part_workers._Worker, "_send", watched)
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
-    convert(bags, tmp_path / "out", CONTRACT, jobs=2)
-    assert told == [cores > 2] * 2
-    assert digests(tmp_path / "out") == digests(expected)
-
-
 def test_the_cameras_of_a_bag_are_shared_out_without_changing_a_byte(bags: list[Path], tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part_workers, "WORTH_SHARING_BYTES", 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,22 +59,21 @@ class ConvertOptions:
 
 
 def convert_bag(path: Path, part: Path, contract: Contract, options: ConvertOptions,
-                progress: Progress | None = None, cameras: tuple[str, ...] | None = None, threads: bool = True) -> None:
+                progress: Progress | None = None, cameras: tuple[str, ...] | None = None) -> None:
     """Convert the recording at ``path`` into the part folder ``part``, which appears when complete.
 
     ``progress(done, total)`` counts messages. ``cameras``: the others' pictures are left out, and taken to be sound.
-    ``threads``: each camera is decoded and encoded in threads of its own; without, all is done by this one, in less
-    processor time, for where the cores are busy with other bags or cameras. Raises BagError or another CorftError.
+    Raises BagError or another CorftError.
     """
-    with (PartWriter(part, contract, options.codec, cameras, threads) as writer,
-          ThreadPoolExecutor(max(1, len(writer.cameras)), "image-decoder") if threads else nullcontext() as pool):
+    with (PartWriter(part, contract, options.codec, cameras) as writer,
+          ThreadPoolExecutor(max(1, len(writer.cameras)), "image-decoder") as pool):
         report = _BagConverter(path, contract, options, writer, pool).run(progress)
         writer.finish(report.to_dict())
 
 
 class _BagConverter:
     def __init__(self, path: Path, contract: Contract, options: ConvertOptions, part: PartWriter,
-                 pool: ThreadPoolExecutor | None) -> None:
+                 pool: ThreadPoolExecutor) -> None:
         self._path, self._contract, self._options, self._part, self._pool = path, contract, options, part, pool
         self._report = BagReport(str(path), contract, options.joint_limits_rad)
         step_s = contract.step_ns * 1e-9

@@ -22,7 +22,7 @@ from corft_core.data.lerobot_reader import EpisodeDataset
 from corft_core.data.lerobot_writer import LeRobotWriter, StoredEpisode
 from corft_core.data.store import WriteError, disk_errors, new_dataset
 from corft_core.data.video import VideoError, VideoPiece, codec_name, decode_video, default_codec
-from corft_core.data.video_writer import EncoderThread
+from corft_core.data.video_writer import EpisodeEncoder
 from corft_core.errors import CorftError
 from corft_core.files import atomic_folder
 
@@ -229,7 +229,7 @@ def _encoded(dataset: EpisodeDataset, camera: str, episode: int, codec: str, pat
     """An episode's frames, decoded and encoded again into ``path``."""
     piece = dataset.video_slice(camera, episode)
     height, width, _ = dataset.info["features"][fmt.image_key(camera)]["shape"]
-    encoder = EncoderThread((height, width), dataset.fps, ENCODERS[codec])
+    encoder = EpisodeEncoder((height, width), dataset.fps, ENCODERS[codec])
     try:
         encoder.start(path)
         for frame in islice(decode_video(piece.path), piece.first_frame, piece.first_frame + piece.frames):

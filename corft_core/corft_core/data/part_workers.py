@@ -46,8 +46,7 @@ def convert_bags(tasks: Sequence[BagTask], contract: Contract, options: ConvertO
 
     Returns the tasks whose bag could not be converted, with the reason. A full disk or a programming error ends all.
     Threads of one process wait for each other's Python more than two cores can bear, so with processes to spare each
-    takes some of the cameras of a bag; all but the pictures is done by each of them. They have threads where there are
-    cores to spare as well.
+    takes some of the cameras of a bag; all but the pictures is done by each of them.
     """
     groups = _camera_groups(contract, jobs // max(1, len(tasks)))
     if len(groups) == 1 or max((task.size_bytes for task in tasks), default=0) < WORTH_SHARING_BYTES:
@@ -83,8 +82,7 @@ def _convert_bags(tasks: Sequence[BagTask], contract: Contract, options: Convert
     for number in range(len(tasks)):
         waiting.put(number)
     failed: dict[int, CorftError] = {}
-    count = min(jobs, len(tasks))
-    workers = [_Worker(contract, options, threads=(os.cpu_count() or 1) > count) for _ in range(count)]
+    workers = [_Worker(contract, options) for _ in range(min(jobs, len(tasks)))]
 
     def serve(worker: _Worker) -> None:
         while True:
@@ -122,18 +120,17 @@ def _here(tasks: Sequence[BagTask], contract: Contract, options: ConvertOptions,
     return failed
 
 
-def _convert(task: BagTask, contract: Contract, options: ConvertOptions, progress: Callable[[int, int], None],
-             threads: bool = True) -> None:
+def _convert(task: BagTask, contract: Contract, options: ConvertOptions, progress: Callable[[int, int], None]) -> None:
     with disk_errors(task.part.parent, "the bags that are finished are kept there"):
-        convert_bag(task.bag, task.part, contract, options, progress, task.cameras, threads)
+        convert_bag(task.bag, task.part, contract, options, progress, cameras=task.cameras)
 
 
 class _Worker:
-    def __init__(self, contract: Contract, options: ConvertOptions, threads: bool) -> None:
+    def __init__(self, contract: Contract, options: ConvertOptions) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
-        self._send({"contract": contract.to_dict(), "options": asdict(options), "threads": threads})
+        self._send({"contract": contract.to_dict(), "options": asdict(options)})
 
     def convert(self, task: BagTask, progress: Callable[[int, int], None]) -> CorftError | None:
         self._send({"bag": str(task.bag), "part": str(task.part), "cameras": task.cameras})
@@ -185,7 +182,7 @@ def _serve() -> None:
         try:
             cameras = None if task["cameras"] is None else tuple(task["cameras"])
             _convert(BagTask(Path(task["bag"]), Path(task["part"]), cameras=cameras), contract, options,
-                     lambda done, total: reply(done=done, total=total), first["threads"])
+                     lambda done, total: reply(done=done, total=total))
             reply(finished=True)
         except CorftError as error:
             reply(error=str(error), no_space=isinstance(error, NoSpaceError))

@@ -23,7 +23,7 @@ from corft_core.data.episode import Episode
 from corft_core.data.feature_stats import ImageHistogram
 from corft_core.data.lerobot_writer import StoredEpisode
 from corft_core.data.video import VideoPiece, default_codec
-from corft_core.data.video_writer import Encoder, EncoderThread, EpisodeEncoder
+from corft_core.data.video_writer import EpisodeEncoder
 
 PART_VERSION = 4
 """To be raised when the same bag, options and contract give other bytes than before."""
@@ -34,21 +34,18 @@ _HISTOGRAM = "histogram/"
 class PartWriter:
     """Writes episodes as they are sampled: ``frames`` … then ``commit`` or ``drop``; at the end ``finish``.
 
-    Use as a context manager, which closes the encoders and removes what was not finished. ``cameras``: only their
-    pictures are wanted; `join_cameras` puts such parts together. ``threads``: each camera is encoded in a thread of its
-    own, for which a few frames wait.
+    Memory: a few frames a camera wait for the encoders. Use as a context manager, which stops their threads and
+    removes what was not finished. ``cameras``: only their pictures are wanted; `join_cameras` puts such parts together.
     """
 
     def __init__(self, folder: Path, contract: Contract, codec: str | None = None,
-                 cameras: Collection[str] | None = None, threads: bool = True) -> None:
+                 cameras: Collection[str] | None = None) -> None:
         self._target, self._contract = folder, contract
         self._folder = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        make = EncoderThread if threads else EpisodeEncoder
-        self._encoders: dict[str, Encoder] = {
-            camera.name: make(camera.size, contract.rate_hz, codec or default_codec())
-            for camera in contract.cameras if cameras is None or camera.name in cameras}
+        self._encoders = {camera.name: EpisodeEncoder(camera.size, contract.rate_hz, codec or default_codec())
+                          for camera in contract.cameras if cameras is None or camera.name in cameras}
         self._episodes: list[dict[str, Any]] = []
         self._running = False
 

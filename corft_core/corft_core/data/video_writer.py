@@ -1,4 +1,4 @@
-"""Writing mp4 files: one encoder a camera, one file an episode, joined later without encoding again.
+"""Writing mp4 files: one encoder thread a camera, one file an episode, joined later without encoding again.
 
 An encoder starts anew with every episode, so its bytes depend on the episode alone: not on what was converted before,
 nor on how many processes shared the work.
@@ -10,11 +10,10 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from corft_core.data.feature_stats import ImageHistogram
 from corft_core.data.video import CODECS, Frames, VideoError, VideoPiece
@@ -28,97 +27,53 @@ if TYPE_CHECKING:
 _WAITING_FRAMES = 8  # a frame of 640x480 is 0.9 MB
 
 
-class Encoder(Protocol):
-    """Encodes one camera, episode after episode: ``start``, ``put`` …, then ``finish`` or ``drop``."""
-
-    def start(self, path: Path) -> None:
-        """Begin an episode in a new file."""
-        ...
-
-    def put(self, frame: Frames) -> None:
-        """Append a frame uint8 (H, W, 3). It must not be changed afterwards."""
-        ...
-
-    def finish(self) -> tuple[int, ImageHistogram]:
-        """End the episode and its file. Returns its number of frames and their histogram."""
-        ...
-
-    def drop(self) -> None:
-        """Forget the episode and remove its file."""
-        ...
-
-    def close(self) -> None:
-        """Give back what is held; an episode that was not finished is dropped. Never raises."""
-        ...
-
-
 class EpisodeEncoder:
-    """An :class:`Encoder` on the caller's thread."""
-
-    def __init__(self, size: tuple[int, int], fps: int, codec: str) -> None:
-        self._size, self._fps, self._codec = size, fps, codec
-        self._file: _EpisodeFile | None = None
-
-    def start(self, path: Path) -> None:
-        self._file = _EpisodeFile(path, self._size, self._fps, self._codec)
-
-    def put(self, frame: Frames) -> None:
-        assert self._file is not None, "start an episode first"
-        self._file.write(frame)
-
-    def finish(self) -> tuple[int, ImageHistogram]:
-        assert self._file is not None, "start an episode first"
-        file, self._file = self._file, None
-        file.close()
-        return file.frames, file.histogram
-
-    def drop(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            try:
-                file.close()
-            finally:
-                file.path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        with suppress(Exception):
-            self.drop()
-
-
-class EncoderThread:
-    """An :class:`Encoder` in a thread of its own.
+    """Encodes one camera, episode after episode, in its own thread: ``start``, ``put`` …, then ``finish`` or ``drop``.
 
     ``put`` blocks while a few frames wait, which bounds memory. Errors of the thread are raised by the next call.
     """
 
     def __init__(self, size: tuple[int, int], fps: int, codec: str) -> None:
-        self._encoder = EpisodeEncoder(size, fps, codec)
-        self._orders: queue.Queue[Callable[[], object] | None] = queue.Queue(maxsize=_WAITING_FRAMES)
+        self._size, self._fps, self._codec = size, fps, codec
+        self._orders: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=_WAITING_FRAMES)
+        self._file: _EpisodeFile | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="video-encoder", daemon=True)
         self._thread.start()
 
     def start(self, path: Path) -> None:
-        self._give(lambda: self._encoder.start(path))
+        """Begin an episode in a new file."""
+        def order() -> None:
+            self._file = _EpisodeFile(path, self._size, self._fps, self._codec)
+        self._give(order)
 
     def put(self, frame: Frames) -> None:
-        self._give(lambda: self._encoder.put(frame))
+        """Append a frame uint8 (H, W, 3). It must not be changed afterwards."""
+        self._give(lambda: self._open().write(frame))
 
     def finish(self) -> tuple[int, ImageHistogram]:
-        result: list[tuple[int, ImageHistogram]] = []
-        self._give(lambda: result.append(self._encoder.finish()))
+        """End the episode; waits for its file. Returns its number of frames and their histogram."""
+        file: list[_EpisodeFile] = []
+
+        def order() -> None:
+            file.append(self._open())
+            self._file = None
+            file[0].close()
+        self._give(order)
         self._wait()
-        return result[0]
+        return file[0].frames, file[0].histogram
 
     def drop(self) -> None:
-        self._give(self._encoder.drop)
+        """Forget the episode and remove its file."""
+        self._give(self._drop)
         self._wait()
 
     def close(self) -> None:
+        """Stop the thread; an episode that was not finished is dropped. Never raises."""
         self._orders.put(None)
         self._thread.join()
 
-    def _give(self, order: Callable[[], object]) -> None:
+    def _give(self, order: Callable[[], None]) -> None:
         self._raise()
         self._orders.put(order)
 
@@ -132,6 +87,18 @@ class EncoderThread:
         if self._error is not None:
             raise self._error
 
+    def _open(self) -> _EpisodeFile:
+        assert self._file is not None, "start an episode first"
+        return self._file
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            finally:
+                file.path.unlink(missing_ok=True)
+
     def _run(self) -> None:
         while (order := self._orders.get()) is not None:
             try:
@@ -139,7 +106,10 @@ class EncoderThread:
                     order()
             except BaseException as error:  # handed to the caller's thread
                 self._error = error
-        self._encoder.close()
+        try:
+            self._drop()
+        except Exception as error:
+            self._error = self._error or error
 
 
 class _EpisodeFile:
