@@ -70,7 +70,7 @@ class World:
                  factor: Callable[[float], float] | None = None, tells: bool = True, **options: Any) -> None:
         self.now_ns = 50 * 10**9
         self.supervisor = Supervisor(CONTRACT, planner(), ExecutorOptions(**options), self._send, self._report, False,
-                                     lambda: self.now_ns)
+                                     lambda: self.now_ns, lambda: self.now_ns * 1e-9)
         self.supervisor._clock_watch = ClockWatch(False, steady_ns=lambda: self.now_ns)
         self.supervisor._certain = self._certain  # type: ignore[method-assign]
         self.waits = 0

@@ -160,6 +160,7 @@ class Rig:
         with self._lock:
             self.position = np.array(message.position)[order]
             self.velocity = np.array(message.velocity)[order]
+            self.setpoint.arm_at(self.position)
         shift(message.header.stamp, self.offset_ns)
         self._stamp = message.header.stamp
         return message

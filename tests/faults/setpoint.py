@@ -74,10 +74,18 @@ class Setpoint:
         self._controller = JointTrajectoryController(contract.robot.joints, np.array(contract.robot.home_rad))
         self._until_s: float | None = None
         self._parts: list[Motion] = []
+        self._begun = False
         self.rejected = 0
+
+    def arm_at(self, position: Array) -> None:
+        """Where the arm is: there the controller begins."""
+        if not self._begun:
+            self._controller.hold(position)
+        self._begun = True
 
     def command(self, path: JointPath, start_s: float | None, now_s: float) -> None:
         """A trajectory arrives."""
+        self._begun = True
         self.advance(now_s)
         try:
             self._controller.accept(path, now_s, start_s)

@@ -95,6 +95,19 @@ def test_another_nodes_command_is_waited_for_and_nothing_is_sent_meanwhile(movin
     assert keeps_limits(world)
 
 
+@pytest.mark.parametrize("after_s", [0.03, 0.07, 0.1, 0.14, 0.17])
+def test_a_chunk_just_after_another_nodes_command_is_not_joined_to_a_setpoint_that_is_only_near(after_s: float):
+    world = World(quick, slow=lambda: 0.03)
+    world.drive(0.8)
+    goal = HOME - np.array([0.3, 0, 0, 0, 0, 0, 0])
+    world.arrive(JointPath(CONTRACT.robot.joints, np.array([0.0, 1.5]), np.stack([goal, goal]), np.zeros((2, 7)),
+                           np.zeros((2, 7))), world.now_ns * 1e-9)
+    world.run(after_s)
+    world.chunk()
+    world.run(1.0)
+    assert keeps_limits(world)
+
+
 def test_the_first_chunk_starts_where_the_controller_holds_the_arm():
     world = World(quick)
     sagging = HOME + 0.004

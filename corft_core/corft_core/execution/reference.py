@@ -81,6 +81,7 @@ class Follower:
         self._sent: list[_Sent] = []  # the last one is what others think that runs
         self._best: _Sent | None = None
         self._agreeing = 0
+        self._vague = False  # the last setpoint is near one of them and fits none
         self._foreign_since_ns: int | None = None
         self._last: Measured | None = None
         self._still_since_ns = 0
@@ -119,6 +120,7 @@ class Follower:
             return self._unknown(setpoint, states[-1].position)
         self._foreign_since_ns = None
         near = NEAR_RAD + RESERVE * float(np.quantile(self._stamps_s, PART)) * speed + SCALED_RAD * slows
+        self._vague = bool(away[nearest] > near[nearest])
         if speed[nearest] > MOVING_RAD_S:
             self._stamps_s.append(float(away[nearest] / speed[nearest]))
         for sent, fits, slip in zip(begun, away <= away[nearest] + near, slips, strict=True):
@@ -191,6 +193,9 @@ class Follower:
             return None
         if self.astray(now_ns):
             return Refusal(Reason.FOREIGN_COMMAND, "the controller's setpoint belongs to none of the last motions")
+        if self._vague:
+            return Refusal(Reason.COMMAND_LOST, "the controller's setpoint is near the last motion and not on it; "
+                                                "chunks are taken again when it shows which motion it follows")
         limits = limits.at_speed(max(self._last.scaling, SLOWEST)) if self._last is not None else limits
         *others, newest = self._sent
         for other in reversed(others):
