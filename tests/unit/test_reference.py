@@ -108,6 +108,19 @@ def test_a_chunk_just_after_another_nodes_command_is_not_joined_to_a_setpoint_th
     assert keeps_limits(world)
 
 
+def test_a_setpoint_that_rests_near_the_last_motion_keeps_nobody_waiting():
+    world = World(quick)
+    world.chunk()
+    world.run(3.0)
+    rest = world.state.positions + 1e-4
+    world.arrive(JointPath(CONTRACT.robot.joints, np.array([0.0, 0.3]), np.stack([rest, rest]), np.zeros((2, 7)),
+                           np.zeros((2, 7))), world.now_ns * 1e-9)
+    world.run(0.6)
+    before = world.outcomes["chunk"]
+    world.chunk()
+    assert world.outcomes["chunk"] == before + 1
+
+
 def test_the_first_chunk_starts_where_the_controller_holds_the_arm():
     world = World(quick)
     sagging = HOME + 0.004

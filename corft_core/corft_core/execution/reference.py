@@ -81,7 +81,7 @@ class Follower:
         self._sent: list[_Sent] = []  # the last one is what others think that runs
         self._best: _Sent | None = None
         self._agreeing = 0
-        self._vague = False  # the last setpoint is near one of them and fits none
+        self._vague = False  # the last setpoint moves near one of them and fits none
         self._foreign_since_ns: int | None = None
         self._last: Measured | None = None
         self._still_since_ns = 0
@@ -120,7 +120,8 @@ class Follower:
             return self._unknown(setpoint, states[-1].position)
         self._foreign_since_ns = None
         near = NEAR_RAD + RESERVE * float(np.quantile(self._stamps_s, PART)) * speed + SCALED_RAD * slows
-        self._vague = bool(away[nearest] > near[nearest])
+        stands = setpoint.stamp_ns - self._still_since_ns >= STILL_NS
+        self._vague = bool(away[nearest] > near[nearest]) and not stands
         if speed[nearest] > MOVING_RAD_S:
             self._stamps_s.append(float(away[nearest] / speed[nearest]))
         for sent, fits, slip in zip(begun, away <= away[nearest] + near, slips, strict=True):
