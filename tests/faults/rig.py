@@ -52,7 +52,7 @@ HORIZON, CHUNK_PERIOD_S = 10, 0.2
 STEP_RAD = 0.07
 REACH_RAD = 0.35
 PATIENCE_S = 60.0
-NICE_ROBOT, NICE_GRAPH = -15, 0
+NICE_ROBOT, NICE_GRAPH = -15, os.getpriority(os.PRIO_PROCESS, 0)
 IN_FLIGHT_S = 1.0  # longest time from stamping a command to passing it on
 
 
@@ -274,6 +274,7 @@ class Rig:
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown()
+        as_the_graph()
 
     def kill(self, program: str, number: int = signal.SIGKILL) -> None:
         """Signal the process of a node: ``executor_node``, ``policy_node``, ``cell_node`` …"""
