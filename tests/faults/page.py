@@ -12,8 +12,10 @@ Made by `make faults`. `bringup.launch.py` runs on the simulated cell; every top
 campaign, which loses, delays, repeats and changes messages, kills processes, steps the clock and sends bad chunks,
 while chunks drive the arm to and fro at up to 0.7 rad/s. As `joint_trajectory_controller` does, the cell's controller
 publishes its setpoint, by which the executor notices a command that was lost. What the arm is asked to do is
-reconstructed from the commands that reach the controller, with that controller's rules, every 2 ms: that is what the
-limits are checked on. Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
+reconstructed from the commands that pass through the campaign, with that controller's rules, every 2 ms: that is what
+the limits are checked on. Where the setpoint that the controller publishes shows that a command came late or never on
+the last part of its way (Fast DDS takes a second to reach a process that hung for one), that setpoint counts instead.
+Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
 
 Cell and campaign stand for the robot's side and run before all other processes where that is allowed, as a controller
 manager does: a command that reaches the controller more than `handoff_s` (60 ms) late makes its setpoint jump, whoever

@@ -46,7 +46,7 @@ from corft.executor.control_interfaces import optional_control_type
 from corft.node_base import qos_profile
 from corft_core.contract import Contract
 from faults.channel import Channel, Post, faithful
-from faults.setpoint import Setpoint
+from faults.setpoint import Motion, Setpoint
 
 HORIZON, CHUNK_PERIOD_S = 10, 0.2
 STEP_RAD = 0.07
@@ -128,7 +128,8 @@ class Rig:
         state_type = optional_control_type("msg", "JointTrajectoryControllerState")
         if state_type is not None:
             topic = "arm_controller/controller_state"
-            self.channels["controller_state"] = relay(state_type, f"cell/{topic}", topic, reliable, self._on_stamped)
+            self.channels["controller_state"] = relay(state_type, f"cell/{topic}", topic, reliable,
+                                                      self._on_controller_state)
         for camera in contract.cameras:
             self.channels[camera.name] = relay(Image, f"cell/{camera.topic}", camera.topic, qos_profile("reliable", 1),
                                                self._on_stamped)
@@ -168,6 +169,13 @@ class Rig:
     def _on_stamped(self, message: Any) -> Any:
         shift(message.header.stamp, self.offset_ns)
         return message
+
+    def _on_controller_state(self, message: Any) -> Any:
+        stamp, state = message.header.stamp, message.reference
+        with self._lock:
+            self.setpoint.published(stamp.sec + stamp.nanosec * 1e-9, np.array(state.positions),
+                                    np.array(state.velocities), np.array(state.accelerations))
+        return self._on_stamped(message)
 
     def _on_command(self, message: JointTrajectory) -> JointTrajectory:
         if message.header.stamp.sec or message.header.stamp.nanosec:
@@ -378,7 +386,7 @@ class Rig:
         finally:
             self.channels[name].fault = faithful
 
-    def take_motion(self) -> Any:
+    def take_motion(self) -> Motion:
         """The setpoint's samples since the last call."""
         with self._lock:
             self.setpoint.advance(self.cell_s)

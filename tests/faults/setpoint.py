@@ -19,17 +19,22 @@ REST_RAD_S = 0.02
 TOLERANCE = 1.02
 """Shares of a limit above this are violations; the rest is rounding of stamps and samples."""
 COLLISION_S = 0.02
+APART_RAD = 2e-4
+"""Farther than this from the setpoint that the controller published a reconstruction is wrong: a command reached the
+controller later than it passed here, or never."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Samples every ``sample_s`` of the robot's clock: ``times_s`` (N,), the rest (N, J) in rad, rad/s, rad/s²."""
+    """Samples every ``sample_s`` of the robot's clock: ``times_s`` (N,), the rest (N, J) in rad, rad/s, rad/s².
+    ``published_s``: how much of it the controller itself gave."""
 
     times_s: Array
     positions: Array
     velocities: Array
     accelerations: Array
     sample_s: float = SAMPLE_S
+    published_s: float = 0.0
 
     def shares(self, contract: Contract) -> dict[str, float]:
         """Largest velocity, acceleration and jerk as a share of the contract's limits."""
@@ -47,6 +52,29 @@ class Motion:
         low, high = planner.position_limits
         return sum(bool(np.any(q < low - 1e-3) or np.any(q > high + 1e-3) or planner.in_collision(q))
                    for q in self.positions[::max(1, round(COLLISION_S / self.sample_s))])
+
+    def replaced(self, published: Motion) -> Motion:
+        """Where this is more than APART_RAD from what the controller itself ``published``, that counts: from the last
+        time they agree to the next, with quintic polynomials between; nothing where that is not known."""
+        inside = np.isin(np.round(published.times_s, 4), np.round(self.times_s, 4))
+        times = published.times_s[inside]
+        if len(times) < 2:
+            return self
+        where = np.searchsorted(self.times_s, times - 0.5 * self.sample_s)
+        given = [values[inside] for values in (published.positions, published.velocities, published.accelerations)]
+        apart = np.max(np.abs(self.positions[where] - given[0]), axis=1) > APART_RAD
+        path = JointPath(("",) * given[0].shape[1], times - times[0], *given)
+        between = np.clip(np.searchsorted(times, self.times_s + 0.5 * self.sample_s) - 1, 0, len(times) - 2)
+        before = self.times_s < times[0] - 0.5 * self.sample_s
+        after = self.times_s > times[-1] + 0.5 * self.sample_s
+        theirs = (apart[:-1] | apart[1:])[between] & ~before & ~after
+        merged = []
+        for mine, other in zip((self.positions, self.velocities, self.accelerations),
+                               path.sample(np.clip(self.times_s - times[0], 0.0, path.duration_s)), strict=True):
+            merged.append(np.where(theirs[:, None], other, mine))
+        known = ~(before & apart[0]) & ~(after & apart[-1])
+        return Motion(self.times_s[known], *(values[known] for values in merged), self.sample_s,
+                      float(np.sum(theirs)) * self.sample_s)
 
     def resting(self) -> NDArray[np.bool_]:
         """(N,) whether the setpoint stands."""
@@ -74,6 +102,7 @@ class Setpoint:
         self._controller = JointTrajectoryController(contract.robot.joints, np.array(contract.robot.home_rad))
         self._until_s: float | None = None
         self._parts: list[Motion] = []
+        self._published: list[tuple[float, Array, Array, Array]] = []
         self._begun = False
         self.rejected = 0
 
@@ -82,6 +111,11 @@ class Setpoint:
         if not self._begun:
             self._controller.hold(position)
         self._begun = True
+
+    def published(self, time_s: float, positions: Array, velocities: Array, accelerations: Array) -> None:
+        """The setpoint (J,) that the controller itself gave for ``time_s``."""
+        if not self._published or time_s > self._published[-1][0]:
+            self._published.append((time_s, positions, velocities, accelerations))
 
     def command(self, path: JointPath, start_s: float | None, now_s: float) -> None:
         """A trajectory arrives."""
@@ -106,10 +140,12 @@ class Setpoint:
             self._until_s = float(times[-1]) + self._sample_s
 
     def take(self) -> Motion:
-        """The samples since the last call."""
+        """The samples since the last call; see :meth:`Motion.replaced`."""
         parts, self._parts = self._parts, []
+        published, self._published = self._published, []
         if not parts:
             nothing = np.empty((0, len(self._controller.joints)))
             return Motion(np.empty(0), nothing, nothing, nothing, self._sample_s)
-        return Motion(*(np.concatenate([getattr(part, name) for part in parts])
-                        for name in ("times_s", "positions", "velocities", "accelerations")), self._sample_s)
+        motion = Motion(*(np.concatenate([getattr(part, name) for part in parts])
+                          for name in ("times_s", "positions", "velocities", "accelerations")), self._sample_s)
+        return motion.replaced(Motion(*map(np.array, zip(*published, strict=True)))) if published else motion

@@ -32,7 +32,7 @@ SCALED_RAD = 3e-4  # more, when the controller scales its speed and joins motion
 # Farther than this from every command it is none of ours: rounding, a speed scaling of the controller near one.
 FAR_RAD, FAR_S = 2e-3, 0.010
 # After so many setpoints that agree: another command runs than the last; over so long a time: none of ours.
-AGREEING, FOREIGN_NS = 2, 150_000_000
+AGREEING, FOREIGN_NS = 2, 100_000_000
 LATE_NS, LOST_NS = 60_000_000, 1_000_000_000  # after its hand-off a command may be late, and is lost for good
 BLIND_NS = 250_000_000  # an older setpoint says nothing
 STILL_RAD, STILL_NS = 2e-4, 100_000_000
