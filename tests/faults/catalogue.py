@@ -153,11 +153,17 @@ def _kill(program: str, number: int = signal.SIGKILL) -> Inject:
 
 def _hang(program: str, duration_s: float) -> Inject:
     def inject(rig: Rig, rng: random.Random) -> None:
-        rig.kill(program, signal.SIGSTOP)
-        try:
-            rig.run(duration_s)
-        finally:
-            rig.kill(program, signal.SIGCONT)
+        # Fast DDS gives up the shared memory of a process that reads nothing for a second: what is sent to it arrives
+        # a second after it goes on. A driver that hangs shall find its commands where it left off.
+        hanging = [rig.channels[name] for name in ("arm_command", "gripper_command") if program == "cell_node"]
+        with contextlib.ExitStack() as stack:
+            for channel in hanging:
+                stack.enter_context(channel.keeping())
+            rig.kill(program, signal.SIGSTOP)
+            try:
+                rig.run(duration_s)
+            finally:
+                rig.kill(program, signal.SIGCONT)
     return inject
 
 

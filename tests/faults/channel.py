@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import heapq
 import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 Arrivals = Iterable[tuple[float, Any]]
@@ -65,8 +66,9 @@ class Channel:
         self.fault: Fault = faithful
         self.publish = publish
         self._post, self._ordered = post, ordered
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._under_way, self._last_s = 0, 0.0
+        self._kept: list[Any] | None = None
 
     def feed(self, message: Any) -> None:
         """Pass one message on."""
@@ -74,23 +76,43 @@ class Channel:
             if self._ordered:
                 self._queue(delay_s, arrival)
             elif delay_s <= 0:
-                self.publish(arrival)
+                self._hand_over(arrival)
             else:
-                self._post.send(time.monotonic() + delay_s, self.publish, arrival)
+                self._post.send(time.monotonic() + delay_s, self._hand_over, arrival)
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """What arrives during the block waits for its end."""
+        with self._lock:
+            self._kept = []
+        try:
+            yield
+        finally:
+            with self._lock:
+                kept, self._kept = self._kept, None
+                for message in kept:
+                    self.publish(message)
 
     def _queue(self, delay_s: float, message: Any) -> None:
         with self._lock:
             if self._under_way == 0 and delay_s <= 0:
-                self.publish(message)
+                self._hand_over(message)
                 return
             self._last_s = max(self._last_s, time.monotonic() + delay_s)
             self._under_way += 1
             self._post.send(self._last_s, self._arrive, message)
 
     def _arrive(self, message: Any) -> None:
-        self.publish(message)
+        self._hand_over(message)
         with self._lock:
             self._under_way -= 1
+
+    def _hand_over(self, message: Any) -> None:
+        with self._lock:
+            if self._kept is not None:
+                self._kept.append(message)
+                return
+        self.publish(message)
 
 
 def dropped(share: float, rng: random.Random) -> Fault:

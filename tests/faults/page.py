@@ -14,7 +14,7 @@ while chunks drive the arm to and fro at up to 0.7 rad/s. As `joint_trajectory_c
 publishes its setpoint, by which the executor notices a command that was lost. What the arm is asked to do is
 reconstructed from the commands that pass through the campaign, with that controller's rules, every 2 ms: that is what
 the limits are checked on. Where the setpoint that the controller publishes shows that a command came late or never on
-the last part of its way (Fast DDS takes a second to reach a process that hung for one), that setpoint counts instead.
+the last part of its way, that setpoint counts instead.
 Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
 
 Cell and campaign stand for the robot's side and run before all other processes where that is allowed, as a controller

@@ -19,7 +19,7 @@ REST_RAD_S = 0.02
 TOLERANCE = 1.02
 """Shares of a limit above this are violations; the rest is rounding of stamps and samples."""
 COLLISION_S = 0.02
-APART_RAD = 2e-4
+APART_RAD, APART_RAD_S = 2e-5, 2e-3
 """Farther than this from the setpoint that the controller published a reconstruction is wrong: a command reached the
 controller later than it passed here, or never."""
 
@@ -54,15 +54,16 @@ class Motion:
                    for q in self.positions[::max(1, round(COLLISION_S / self.sample_s))])
 
     def replaced(self, published: Motion) -> Motion:
-        """Where this is more than APART_RAD from what the controller itself ``published``, that counts: from the last
-        time they agree to the next, with quintic polynomials between; nothing where that is not known."""
+        """Where this is apart from what the controller itself ``published``, that counts: from the last time they agree
+        to the next, with quintic polynomials between; nothing where that is not known."""
         inside = np.isin(np.round(published.times_s, 4), np.round(self.times_s, 4))
         times = published.times_s[inside]
         if len(times) < 2:
             return self
         where = np.searchsorted(self.times_s, times - 0.5 * self.sample_s)
         given = [values[inside] for values in (published.positions, published.velocities, published.accelerations)]
-        apart = np.max(np.abs(self.positions[where] - given[0]), axis=1) > APART_RAD
+        apart = np.any((np.abs(self.positions[where] - given[0]) > APART_RAD)
+                       | (np.abs(self.velocities[where] - given[1]) > APART_RAD_S), axis=1)
         path = JointPath(("",) * given[0].shape[1], times - times[0], *given)
         between = np.clip(np.searchsorted(times, self.times_s + 0.5 * self.sample_s) - 1, 0, len(times) - 2)
         before = self.times_s < times[0] - 0.5 * self.sample_s

@@ -65,3 +65,17 @@ def test_delays_of_their_own_do_not_change_the_order_of_an_ordered_channel() -> 
         channel.feed(name)
     assert receiver.wait_for(3) == ["first", "second", "third"]
     post.close()
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_receiver_that_hangs_finds_its_messages_in_their_order(ordered: bool) -> None:
+    receiver, post = Receiver(), Post()
+    receiver.gate.set()
+    channel = Channel(receiver.publish, post, ordered=ordered)
+    with channel.keeping():
+        for message in "abc":
+            channel.feed(message)
+        assert receiver.got == []
+    channel.feed("d")
+    assert receiver.got == ["a", "b", "c", "d"]
+    post.close()
