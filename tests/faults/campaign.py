@@ -40,7 +40,6 @@ class Row:
     velocity_share: float
     acceleration_share: float
     jerk_share: float
-    published_ms: float
     collisions: int
     rejected: int
     unexplained: bool
@@ -74,8 +73,7 @@ def run_fault(rig: Rig, kind: FaultKind, rng: random.Random, planner: MotionPlan
     return Row(
         fault=kind.name, family=kind.family, outcome=outcome, reason="" if status is None else status.reason,
         message="" if status is None else status.message, detect_ms=_ms(detect_s), hold_ms=_ms(hold_s),
-        rest_ms=_ms(rest_s), **motion.shares(rig.contract), published_ms=round(1e3 * motion.published_s, 1),
-        collisions=motion.collisions(planner),
+        rest_ms=_ms(rest_s), **motion.shares(rig.contract), collisions=motion.collisions(planner),
         rejected=max(0, rig.setpoint.rejected - rejected), unexplained=not kind.silent and _unexplained(motion, seen),
         seconds=round(time.monotonic() - began_s, 2))
 

@@ -10,12 +10,10 @@ HEAD = """\
 
 Made by `make faults`. `bringup.launch.py` runs on the simulated cell; every topic between the two passes through the
 campaign, which loses, delays, repeats and changes messages, kills processes, steps the clock and sends bad chunks,
-while chunks drive the arm to and fro at up to 0.7 rad/s. As `joint_trajectory_controller` does, the cell's controller
-publishes its setpoint, by which the executor notices a command that was lost. What the arm is asked to do is
-reconstructed from the commands that pass through the campaign, with that controller's rules, every 2 ms: that is what
-the limits are checked on. Where the setpoint that the controller publishes shows that a command came late or never on
-the last part of its way, that setpoint counts instead.
-Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
+while chunks drive the arm to and fro at up to 0.7 rad/s. The campaign takes the place of the robot's controller, with
+the rules of `joint_trajectory_controller`: its setpoint, every 2 ms, is what the limits are checked on, and what it
+publishes, by which the executor notices a command that was lost. The cell follows the same commands one step of
+transport later. Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
 
 Cell and campaign stand for the robot's side and run before all other processes where that is allowed, as a controller
 manager does: a command that reaches the controller more than `handoff_s` (60 ms) late makes its setpoint jump, whoever

@@ -6,7 +6,9 @@ delay, repeat and change messages. It also sends chunks as a policy would, and r
 do.
 
 Cell and relay stand for the robot's side, whose controller manager runs with real-time priority: where that is allowed
-they go before all other processes, and all other processes are the graph's.
+they go before all other processes, and all other processes are the graph's. The controller that is judged is the
+relay's, and its setpoint is what the graph hears of; the cell's own follows the same commands one step of transport
+later, which no robot has.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from corft.executor.control_interfaces import optional_control_type
 from corft.node_base import qos_profile
 from corft_core.contract import Contract
 from faults.channel import Channel, Post, faithful
-from faults.setpoint import Motion, Setpoint
+from faults.setpoint import Setpoint
 
 HORIZON, CHUNK_PERIOD_S = 10, 0.2
 STEP_RAD = 0.07
@@ -171,10 +173,14 @@ class Rig:
         return message
 
     def _on_controller_state(self, message: Any) -> Any:
-        stamp, state = message.header.stamp, message.reference
+        """The controller that is judged is the one that speaks: the cell's own gets its commands a little later."""
+        stamp = message.header.stamp
         with self._lock:
-            self.setpoint.published(stamp.sec + stamp.nanosec * 1e-9, np.array(state.positions),
-                                    np.array(state.velocities), np.array(state.accelerations))
+            if self.setpoint.begun:
+                state = self.setpoint.at(stamp.sec + stamp.nanosec * 1e-9)
+                message.reference.positions = state.positions.tolist()
+                message.reference.velocities = state.velocities.tolist()
+                message.reference.accelerations = state.accelerations.tolist()
         return self._on_stamped(message)
 
     def _on_command(self, message: JointTrajectory) -> JointTrajectory:
@@ -386,7 +392,7 @@ class Rig:
         finally:
             self.channels[name].fault = faithful
 
-    def take_motion(self) -> Motion:
+    def take_motion(self) -> Any:
         """The setpoint's samples since the last call."""
         with self._lock:
             self.setpoint.advance(self.cell_s)
