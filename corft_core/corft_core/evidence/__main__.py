@@ -55,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
 def _body(arguments: argparse.Namespace) -> int:
     if arguments.set and not arguments.tune:
         raise CorftError("--set belongs to --tune: the recipe of the evidence stands in corft_core/evidence/arms.py.")
+    if arguments.page and (arguments.quick or arguments.tune):
+        raise CorftError("--page writes docs/evidence.md from the runs of the whole protocol: leave out "
+                         f"{'--quick' if arguments.quick else '--tune'}.")
     base = fixed.QUICK if arguments.quick else fixed.EVIDENCE
     base = fixed.tuning(arguments.tune) if arguments.tune else base
     protocol = base
