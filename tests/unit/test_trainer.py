@@ -15,6 +15,7 @@ from learning_data import CONTRACT_PATH, small_config, small_contract, square_da
 from corft import trainer as program
 from corft_core.data import write_dataset
 from corft_core.errors import CorftError
+from corft_core.learning import trainer
 from corft_core.learning.cli import read_settings
 from corft_core.learning.loop import Diverged, Interrupted
 from corft_core.learning.optim import cosine
@@ -100,10 +101,24 @@ def test_not_finite_loss_stops_the_run(tmp_path: Path, monkeypatch: pytest.Monke
         train(square_data(), tmp_path / "run", small_config(), quiet=True)
 
 
-def test_infeasible_value_raises_the_alarm(tmp_path: Path) -> None:
+def test_infeasible_value_raises_the_alarm_and_leaves_the_curves(tmp_path: Path) -> None:
     config = small_config(co_rft__lr=1.0, co_rft__steps=60, co_rft__warmup=60, co_rft__alpha=0.0)
     with pytest.raises(Diverged, match=r"largest feasible return is 1\.00"):
         train(square_data(), tmp_path / "run", config, quiet=True)
+    assert (tmp_path / "run/curves.png").stat().st_size > 1000
+
+
+def test_curves_that_cannot_be_drawn_do_not_hide_the_reason_of_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(trainer, "draw_curves", fail)
+    monkeypatch.setattr(SFTStage, "step", lambda self, step: {"loss": float("nan")})
+    with pytest.raises(Diverged, match="loss is nan"):
+        train(square_data(), tmp_path / "run", small_config(), quiet=True)
+    assert "disk full" in caplog.text
 
 
 def test_data_without_a_success_is_refused(tmp_path: Path) -> None:

@@ -163,9 +163,10 @@ def test_signal_saves_and_the_run_goes_on(number: int, recorded: Path, tmp_path:
         while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130 and f"--resume {run}" in errors
     stage, step, tensors, _ = RunFolder(run).load_state() or ("", 0, {}, {})
     assert stage == "sft" and step == len(RunFolder(run).metrics()) > 0 and tensors
+    assert (run / "curves.png").stat().st_size > 1000

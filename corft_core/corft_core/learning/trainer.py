@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +38,8 @@ from corft_core.policy.actor import Actor, Critic
 from corft_core.policy.backbones import make_backbone
 from corft_core.policy.checkpoint import Bundle, load_checkpoint, network_shapes, save_checkpoint, with_selection
 from corft_core.policy.policy import Policy
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -88,12 +91,23 @@ class _Training:
 
     def fit(self, resume: bool) -> None:
         saved = self.run.load_state() if resume else None
-        with self.run.tensorboard(self.config.tensorboard):
-            self._both_stages(resume, saved)
-        if processes.is_main():
-            draw_curves(self.run)
+        try:
+            with self.run.tensorboard(self.config.tensorboard):
+                self._both_stages(resume, saved)
+        except Exception:  # a stop or an alarm; a second Ctrl-C does not wait for a picture
+            self._draw()
+            raise
+        self._draw()
         self.run.save_state(FINISHED, 0, {}, {})
         processes.wait()
+
+    def _draw(self) -> None:
+        """RUN/curves.png of what was logged; a failure is only told: it must not hide why a run stopped."""
+        if processes.is_main():
+            try:
+                draw_curves(self.run)
+            except Exception as error:
+                logger.warning("%s/curves.png could not be drawn: %s", self.run.folder, error)
 
     def _both_stages(self, resume: bool, saved: SavedState | None) -> None:
         stage, start, tensors, extra = saved if saved is not None else ("sft", 0, {}, {})
