@@ -115,7 +115,7 @@ class Inference:
                 self._chunk(run, handle, tick_ns, now_ns)
 
     def _chunk(self, run: PolicyRun, handle: ServerGoalHandle, tick_ns: int, now_ns: int) -> None:
-        start_s = time.monotonic()
+        asked_s = time.monotonic()
         observation = self._aligner.observation(tick_ns)
         if observation.missing:
             self.waiting_for = list(observation.missing)
@@ -134,7 +134,7 @@ class Inference:
                 self._seen(observation), run.instruction, committed,
                 tuple(self._seen(earlier) for earlier in past if not earlier.missing))
         except NoAnswerError as error:
-            self._wait_for_server(run, tick_ns, start_s, error)
+            self._wait_for_server(run, tick_ns, asked_s, error)
             return
         self.waiting_for, self.trouble = [], ""
         value = float(prediction.value[0])
@@ -143,7 +143,7 @@ class Inference:
         if run.ended:
             return  # ended during inference: nothing may follow the end
         self._publisher.publish(chunk)
-        latency_s = time.monotonic() - start_s
+        latency_s = (self._now_ns() - tick_ns) * 1e-9
         self._predictor.published(latency_s)
         handle.publish_feedback(RunPolicy.Feedback(
             chunk_number=run.chunks, latency=latency_s, value=value, queue=self._link.queue_s,
