@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from corft_msgs.msg import ExecutionStatus
 from corft_msgs.srv import Approach, ResetScene
+from diagnostic_msgs.msg import DiagnosticArray
 from ros.arm_operator import (
     BRAKED_S,
     BUSY_MACHINE,
@@ -53,6 +54,13 @@ def executor(operator: Operator) -> Iterator[NodeProcess]:
 
 
 def test_moves_where_the_chunks_say_and_refuses_the_rest(operator, executor):
+    health: dict[str, str] = {}
+
+    def remember(message: DiagnosticArray) -> None:
+        health.update((item.key, item.value) for status in message.status if status.name == f"/{operator.arm_node}"
+                      for item in status.values)
+
+    operator.create_subscription(DiagnosticArray, "/diagnostics", remember, 10)
     home = np.array(operator.contract.robot.home_rad)
     goal = home + np.array([0.25, -0.1, -0.1, 0.15, 0.1, -0.2, 0.2])
 
@@ -86,6 +94,8 @@ def test_moves_where_the_chunks_say_and_refuses_the_rest(operator, executor):
     old.header.stamp.sec -= 5
     assert operator.send(old).reason == "STALE"
     assert operator.watch(0.3) < 0.01
+    refused = ("DISABLED", "NOT_FINITE", "WRONG_JOINTS", "MALFORMED", "STEP_TOO_LARGE", "STALE")
+    spin_until(operator, lambda: all(health.get(f"chunk refused: {reason}") for reason in refused), "their numbers")
 
 
 def test_stops_above_the_table_when_a_chunk_goes_into_it(operator, executor):

@@ -35,6 +35,7 @@ from corft.executor.chunk_source import ChunkSource
 from corft.executor.controller_watch import ControllerWatch
 from corft.executor.dry_run import description
 from corft.executor.emergency_stop import EmergencyStop
+from corft.executor.events import Events
 from corft.executor.messages import JointStates, pose_from_message, setpoint_from_message, trajectory_message
 from corft.executor.outputs import arm_output, controller_name, gripper_output
 from corft.executor.parameters import EXECUTOR_PARAMETERS, executor_options
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from rclpy.subscription import MessageInfo
 
 TICK_S = 0.05
-REPEAT_LOG_S = 2.0
 BRAKE_DELIVERY_S = 0.5
 PLANNED_MOVES: tuple[MoveKind, ...] = ("home", "park", "recover")
 NOT_ACTIVE = "the executor is not active; activate it first (ros2 lifecycle set <node> activate)"
@@ -69,10 +69,10 @@ class ExecutorNode(CorftLifecycleNode):
         self._planner: Any = None
         self._work: ExecutorWork | None = None
         self._destroy: list[Callable[[], Any]] = []
-        self._logged: dict[str, float] = {}
         self._measured: Measured | None = None
         self._activated_ns: int | None = None  # until the clock has moved since
         super().__init__("executor_node")
+        self._events = Events(self.get_logger().warning)
         self.add_post_set_parameters_callback(self._on_parameters)
 
     # Lifecycle
@@ -83,8 +83,8 @@ class ExecutorNode(CorftLifecycleNode):
         self._execute = bool(self.param("execute"))
         if self._planner is None:
             self._planner = make_planner(self.param("planner"), contract, self._scene())
-        self._supervisor = Supervisor(contract, self._planner, executor_options(self.param), self._send, self._report,
-                                      bool(self.get_parameter("use_sim_time").value), self._now_ns)
+        self._supervisor = Supervisor(contract, self._planner, executor_options(self.param), self._send,
+                                      self._events.report, bool(self.get_parameter("use_sim_time").value), self._now_ns)
         warm_up(self._supervisor, contract, self._now_ns())
         self._source = ChunkSource(contract.limits.max_chunk_age_s)
         self._joints = JointStates(contract)
@@ -144,6 +144,7 @@ class ExecutorNode(CorftLifecycleNode):
         self._activated_ns = self._now_ns()
         self._running_supervisor.restart(self._activated_ns)
         self._source.release()
+        self._events.clear()
         waiting = ("nothing is sent (execute is false)" if not self._execute else
                    "moves at once" if self.param("auto_enable") else "call ~/enable to let the arm move")
         self.get_logger().info(f"chunk_mode {self.param('chunk_mode')}, planner {self.param('planner')}, speed_scale "
@@ -214,7 +215,7 @@ class ExecutorNode(CorftLifecycleNode):
         try:
             measured = self._joints.update(message, now_ns)
         except MessageError as error:  # as if it had not come: without good ones the watchdog stops the arm
-            self._log("joint states", f"joint state ignored: {error}")
+            self._events.log("joint states", f"joint state ignored: {error}")
             return
         if measured is None or not self.active or not self._awake(now_ns):
             return
@@ -323,17 +324,7 @@ class ExecutorNode(CorftLifecycleNode):
         self._arm.send(trajectory_message(command, self._contract, self._watch.sending))
         if not self._execute:
             limits = self._running_supervisor.executor.limits
-            self._log("dry run", description(command, self._measured, limits))
-
-    def _report(self, what: str, event: Refusal) -> None:
-        """Log an event; one that repeats with every chunk is logged every REPEAT_LOG_S, status has them all."""
-        self._log(event.reason.value, f"{what}: {event.reason}: {event.message}")
-
-    def _log(self, kind: str, text: str) -> None:
-        now_s = time.monotonic()
-        if now_s - self._logged.get(kind, -REPEAT_LOG_S) >= REPEAT_LOG_S:
-            self._logged[kind] = now_s
-            self.get_logger().warning(text)
+            self._events.log("dry run", description(command, self._measured, limits))
 
     # Outwards
 
@@ -349,7 +340,7 @@ class ExecutorNode(CorftLifecycleNode):
     def diagnose(self) -> Iterable[Diagnosis]:
         assert self._work is not None
         values = {"chunk_mode": self.param("chunk_mode"), "source": self._source.name, "replaced": self._work.replaced,
-                  "chunk_age_s": self._work.chunk_age_s}
+                  "chunk_age_s": self._work.chunk_age_s, **self._events.counts}
         yield diagnosis(self._running_supervisor, self._execute, self._watch.refusal, self._planner.alive, values)
 
     @property

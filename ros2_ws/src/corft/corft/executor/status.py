@@ -66,7 +66,7 @@ def diagnosis(supervisor: Supervisor, execute: bool, controller: Refusal | None,
     if supervisor.stopped is not None:
         return Diagnosis(ERROR, f"stopped: {supervisor.stopped.reason}: {supervisor.stopped.message}", values)
     if supervisor.stale is not None:
-        return Diagnosis(worse, supervisor.stale.message, values)
+        return Diagnosis(worse, f"{supervisor.stale.reason}: {supervisor.stale.message}", values)
     if execute and controller is not None:
         return Diagnosis(worse, f"{controller.reason}: {controller.message}", values)
     if not supervisor.enabled:

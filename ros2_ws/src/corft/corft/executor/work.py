@@ -57,7 +57,7 @@ class ExecutorWork:
 
     def recheck(self) -> None:
         """Look whether the running motion is still free of collision."""
-        self._worker.put("recheck", lambda: self._supervisor.recheck(self._now_ns()))
+        self._worker.put("recheck", self._recheck)
 
     def scene(self, objects: Sequence[SceneObject]) -> None:
         """Replace the scene's objects, and look whether the running motion is still free of collision."""
@@ -93,6 +93,12 @@ class ExecutorWork:
         if success and not self._dry:
             self._node.get_logger().info(text)
         self._done()
+
+    def _recheck(self) -> None:
+        before = self._supervisor.event
+        self._supervisor.recheck(self._now_ns())
+        if self._supervisor.event is not before:  # asked 20 times a second: a status only when there is news
+            self._done()
 
     def _scene(self, objects: Sequence[SceneObject]) -> None:
         try:
