@@ -96,7 +96,7 @@ def campaign(arguments: argparse.Namespace) -> int:
     files.write_json(target, result)
     files.write_text(ROOT / "docs" / "faults.md" if arguments.out is None else out / "faults.md", page.text(result))
     print(json.dumps({key: value for key, value in result.items() if key not in ("rows", "largest_shares")}))
-    return 1 if result["limit_violations"] or result["collisions"] or result["unexplained_stops"] else 0
+    return int(any(result[key] for key in ("limit_violations", "collisions", "unexplained_stops", "never_stopped")))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
@@ -43,6 +44,7 @@ class Row:
     collisions: int
     rejected: int
     unexplained: bool
+    never_stopped: bool
     seconds: float
 
     @property
@@ -75,6 +77,7 @@ def run_fault(rig: Rig, kind: FaultKind, rng: random.Random, planner: MotionPlan
         message="" if status is None else status.message, detect_ms=_ms(detect_s), hold_ms=_ms(hold_s),
         rest_ms=_ms(rest_s), **motion.shares(rig.contract), collisions=motion.collisions(planner),
         rejected=max(0, rig.setpoint.rejected - rejected), unexplained=not kind.silent and _unexplained(motion, seen),
+        never_stopped=kind.holds and not kind.silent and rest_s is None,
         seconds=round(time.monotonic() - began_s, 2))
 
 
@@ -107,11 +110,11 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def plan(kinds: Sequence[FaultKind], count: int, rng: random.Random) -> list[FaultKind]:
-    """``count`` faults: every kind once, then the cheap ones again and again, in random order."""
-    chosen = list(kinds[:count])
+    """``count`` faults in random order: every kind once, costly ones up to three times, then the cheap ones again and
+    again."""
     cheap = [kind for kind in kinds if kind.cost_s <= 5]
-    while len(chosen) < count:
-        chosen.append(cheap[(len(chosen) - len(kinds)) % len(cheap)])
+    again = itertools.chain((kind for kind in 2 * list(kinds) if kind.cost_s > 5), itertools.cycle(cheap or kinds))
+    chosen = list(itertools.islice(itertools.chain(kinds, again), count))
     rng.shuffle(chosen)
     return chosen
 
@@ -128,7 +131,7 @@ def run(rig: Rig, faults: Iterable[FaultKind], rng: random.Random, planner: Moti
         row = run_fault(rig, kind, rng, planner)
         rows.append(row)
         keep(row)
-        bad = "  VIOLATION" if row.violates or row.collisions or row.unexplained else ""
+        bad = "  VIOLATION" if row.violates or row.collisions or row.unexplained or row.never_stopped else ""
         print(f"[{number}] {kind.name}: {row.outcome}; {row.reason or '-'}; {row.seconds:.1f} s{bad}", file=sys.stderr,
               flush=True)
         if row.outcome.startswith("aborted"):
@@ -145,6 +148,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "faults": len(rows), "limit_violations": sum(row.violates for row in rows),
         "collisions": sum(row.collisions > 0 for row in rows),
         "unexplained_stops": sum(row.unexplained for row in rows),
+        "never_stopped": sum(row.never_stopped for row in rows),
         "recovered": sum(row.outcome.startswith("recovered") for row in rows),
         "hold_max_ms": max(holds, default=None), "hold_p50_ms": None if not holds else float(np.median(holds)),
         "rest_max_ms": max(rests, default=None),

@@ -47,6 +47,9 @@ def _topics() -> Iterator[FaultKind]:
         yield FaultKind(f"{channel}: three times each", "topics", _on(channel, lambda rng: duplicated(3, 0.02), 1.0))
         yield FaultKind(f"{channel}: pairs swapped", "topics", _on(channel, reordered, 1.0))
         yield FaultKind(f"{channel}: all lost", "topics", _on(channel, lambda rng: dropped(1.0, rng), 1.5), holds=True)
+    for name, fault, holds in (("30 % lost", lambda rng: dropped(0.3, rng), False), ("pairs swapped", reordered, False),
+                               ("all lost", lambda rng: dropped(1.0, rng), True)):
+        yield FaultKind(f"controller_state: {name}", "topics", _on("controller_state", fault, 1.5), holds=holds)
     yield FaultKind("action_chunk: 1.5 s late", "topics",
                     _on("action_chunk", lambda rng: delayed(1.5, 1.5, rng), 2.5), holds=True, cost_s=5)
     yield FaultKind("arm_command: 20 % lost on the way to the controller", "topics",
@@ -149,6 +152,15 @@ def _kill(program: str, number: int = signal.SIGKILL) -> Inject:
         rig.kill(program, number)
         rig.run(1.0)
     return inject
+
+
+def _cut_off(rig: Rig, rng: random.Random) -> None:
+    """Nothing passes between the robot and the graph, in either direction."""
+    with contextlib.ExitStack() as stack:
+        for name in rig.channels:
+            if name != "action_chunk":
+                stack.enter_context(rig.faulty(name, dropped(1.0, rng)))
+        rig.run(1.5)
 
 
 def _hang(program: str, duration_s: float) -> Inject:
@@ -283,6 +295,7 @@ def _emergency_stop(rig: Rig, rng: random.Random) -> None:
 def _others() -> Iterator[FaultKind]:
     yield FaultKind("two policies at once", "graph", _second_policy)
     yield FaultKind("another node sends a trajectory to the controller", "graph", _second_commander, holds=True)
+    yield FaultKind("robot and graph are cut off from each other for 1.5 s", "graph", _cut_off, holds=True)
     yield FaultKind("a camera dies and returns", "graph", _camera_returns, silent=True, cost_s=7)
     yield FaultKind("stop is called", "operator", _service("executor_node/stop"), holds=True)
     yield FaultKind("the emergency stop is pressed", "operator", _emergency_stop, holds=True)

@@ -35,7 +35,8 @@ def text(result: dict[str, Any]) -> str:
     lines = [HEAD, "## Summary", "", "| | |", "|---|---|"]
     for title, key in (("faults in the live graph", "faults"), ("random and adversarial chunks", "chunks"),
                        ("limit violations", "limit_violations"), ("collisions", "collisions"),
-                       ("unexplained stops", "unexplained_stops"), ("recovered", "recovered"),
+                       ("unexplained stops", "unexplained_stops"),
+                       ("faults that had to stop the arm and did not", "never_stopped"), ("recovered", "recovered"),
                        ("from detection to hold, longest [ms]", "hold_max_ms"),
                        ("from the fault to standstill, longest [ms]", "rest_max_ms"), ("minutes", "minutes"),
                        ("commit", "commit")):

@@ -140,6 +140,24 @@ def test_with_replanning_the_arm_goes_around_the_obstacle_once_it_stands():
     assert detour.path.positions[-1, 0] > HOME[0] + 0.6 and supervisor.counts["detours"] == 1
 
 
+@pytest.mark.parametrize(("kind", "goal_rad", "refused"), [
+    ("approach", 1.0, True), ("home", 1.0, False), ("approach", 0.1, False), ("recover", 1.0, False)])
+def test_a_planned_move_keeps_the_tool_in_the_workspace(kind, goal_rad, refused):
+    tool = planner().poses(HOME[None])[0, :3, 3]
+    contract = replace(CONTRACT, workspace=replace(CONTRACT.workspace, max_m=(2.0, tool[1] + 0.15, 2.0)))
+    sent: list[Command] = []
+    supervisor = Supervisor(contract, planner(), ExecutorOptions(), sent.append, lambda *_: None)
+    supervisor.joint_state(STILL, NOW)
+    assert supervisor.enable(NOW)[0]
+    goal = HOME.copy()
+    goal[0] += goal_rad
+    supervisor._planned = lambda *_: planner().plan(HOME, goal, velocity_scale=0.5, acceleration_scale=0.5)
+    assert supervisor.request_move(kind, NOW)[0]
+    done, text = supervisor.plan_pending(NOW)
+    assert (done, len(sent)) == ((False, 0) if refused else (True, 1)), text
+    assert not refused or "workspace" in text
+
+
 def moving(planner, reports: list[Refusal]) -> tuple[Supervisor, Command, int]:
     """A supervisor whose arm follows a chunk towards where the post would be, and a time on the way."""
     supervisor = Supervisor(CONTRACT, planner, ExecutorOptions(), lambda _: None,

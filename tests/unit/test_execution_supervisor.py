@@ -285,6 +285,52 @@ def test_home_brakes_first_then_moves_and_refuses_chunks_meanwhile():
     assert robot.move("home") == (True, "already there: home")
 
 
+def test_a_move_does_not_begin_when_joint_states_end_while_it_is_planned():
+    robot = Robot()
+    robot.send()
+    robot.step(2.0)
+    assert robot.supervisor.request_move("home", robot.now_ns)[0]
+    sent = len(robot.sent)
+    robot.step(1.0, joint_states=False)
+    done, text = robot.supervisor.plan_pending(robot.now_ns)
+    assert not done and "joint state" in text and len(robot.sent) == sent
+    assert robot.reason() is Reason.OBSERVATION_STALE, "the move is off"
+
+
+def test_a_move_brakes_when_joint_states_have_ended_before_it_began():
+    robot = Robot()
+    robot.send()
+    robot.step(2.0)
+    assert robot.move("home")[0]
+    robot.step(0.1)
+    robot.supervisor.stale = Refusal(Reason.OBSERVATION_STALE, "seen while the arm stood")
+    robot.step(1.0, joint_states=False)
+    assert robot.sent[-1].kind == "hold"
+
+
+@pytest.mark.parametrize("ahead_s", [5.0, 1000.0])
+def test_a_joint_state_from_the_future_blinds_nobody(ahead_s):
+    robot = Robot()
+    robot.send()
+    robot.step(0.3)
+    early = Measured(robot.now_ns + round(ahead_s * 1e9), robot.position, np.zeros(7))
+    robot.supervisor.joint_state(early, robot.now_ns)
+    assert robot.reports[-1][1].reason is Reason.FROM_THE_FUTURE and "clocks" in robot.reports[-1][1].message
+    robot.offset = 0.5 * TURN
+    robot.step(0.02)
+    assert robot.supervisor.stopped is not None and robot.supervisor.stopped.reason in (
+        Reason.TRACKING_ERROR, Reason.TELEPORTED)
+
+
+def test_a_robot_whose_clock_is_ahead_is_as_good_as_silent():
+    robot = Robot()
+    robot.send()
+    for _ in range(40):
+        robot.step(0.02, joint_states=False)
+        robot.supervisor.joint_state(Measured(robot.now_ns + 5_000_000_000, robot.position, np.zeros(7)), robot.now_ns)
+    assert robot.sent[-1].kind == "hold" and robot.supervisor.stale.reason is Reason.OBSERVATION_STALE
+
+
 def test_a_stop_while_a_move_is_planned_calls_it_off():
     robot = Robot()
     robot.send()

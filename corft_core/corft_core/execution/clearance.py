@@ -42,6 +42,11 @@ class Clearance:
         segment = self._planner.first_collision(curve)
         return None if segment is None else (float(times[segment]), self._pair(curve, segment))
 
+    def leaves_workspace(self, path: JointPath, to_its_end: bool) -> Refusal | None:
+        """Where a path takes the tool out of the workspace; ``to_its_end``: its end may lie outside."""
+        outside = self._leaves_workspace(path.positions_at(curve_times(path)), to_its_end)
+        return None if outside is None else outside[1]
+
     def free(self, position: Array) -> bool:
         """Whether the arm may stand at ``position`` (J,)."""
         return not self._planner.in_collision(position) and self._leaves_workspace(position[None]) is None
@@ -58,11 +63,13 @@ class Clearance:
                 last = position
         return int(np.argmin(clear)) if not np.all(clear) else len(clear), clear
 
-    def _leaves_workspace(self, curve: Array) -> tuple[int, Refusal] | None:
-        """A row outside, and farther outside than the first: an arm that stands outside may come back in."""
+    def _leaves_workspace(self, curve: Array, to_its_end: bool = False) -> tuple[int, Refusal] | None:
+        """A row outside, and farther outside than the first: an arm that stands outside may come back in.
+        ``to_its_end``: nor farther than the last."""
         tools = self._planner.poses(curve)[:, :3, 3]
         excess = np.maximum(self._low - tools, tools - self._high)
-        worse = np.argwhere(excess > (np.maximum(excess[0], 0.0) + 1e-3 if len(curve) > 1 else 0.0))
+        most = np.maximum(excess[[0, -1]] if to_its_end else excess[[0]], 0.0).max(axis=0)
+        worse = np.argwhere(excess > (most + 1e-3 if len(curve) > 1 else 0.0))
         if len(worse) == 0:
             return None
         row, axis = worse[0]

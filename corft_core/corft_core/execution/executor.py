@@ -219,6 +219,11 @@ class ChunkExecutor:
         except PlanningError as error:
             return Refusal(Reason.PLANNING_FAILED, f"the motion ahead can't be checked for collision: {error}")
 
+    def leaves_workspace(self, path: JointPath, to_its_end: bool) -> Refusal | None:
+        """Where a planned path takes the tool out of the workspace; ``to_its_end``: the end, as it is configured, may
+        lie outside. Uses the planner, and raises its PlanningError."""
+        return self._paths.leaves_workspace(path, to_its_end)
+
     def move(self, path: JointPath, now_ns: int) -> Command | Refusal:
         """Follow a planned ``path`` (quintic, ending at rest) from where the arm rests, for example home.
 

@@ -16,6 +16,7 @@ from corft_core.execution.reasons import Reason, Refusal, RefusedError
 from corft_core.execution.schedule import Waypoints
 from corft_core.execution.spline import Fit, State, fit
 from corft_core.planning.interface import MotionPlanner
+from corft_core.trajectory import JointPath
 
 Array = NDArray[np.float64]
 # Part of the limits that planning uses; the rest absorbs rounding.
@@ -59,6 +60,10 @@ class PathMaker:
         hit = self._clearance.collision(command.path, from_s)
         return None if hit is None else Refusal(Reason.SCENE_CHANGED, "the scene has changed, or what may touch in it: "
                                                 f"{hit[1]} {max(hit[0] - from_s, 0.0):.2f} s from now")
+
+    def leaves_workspace(self, path: JointPath, to_its_end: bool) -> Refusal | None:
+        """Where a path takes the tool out of the workspace; ``to_its_end``: its end may lie outside."""
+        return self._clearance.leaves_workspace(path, to_its_end)
 
     def _first_free(self, positions: Array) -> Array | None:
         return next((position for position in positions if self._clearance.free(position)), None)

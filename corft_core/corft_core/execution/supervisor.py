@@ -161,6 +161,10 @@ class Supervisor:
         """Compare the arm with its command; stop or start anew where they do not fit together."""
         with self.lock:
             before = None if self._check_clock(now_ns) else self._measured
+            early = self._watchdog.early(now_ns, measured, self._simulated)
+            if early is not None:  # as if it had not come: without good ones the watchdog stops the arm
+                self._report("joint state ignored", early)
+                return
             if before is not None and measured.stamp_ns < before.stamp_ns:
                 return  # overtaken on its way
             self._measured = measured
@@ -217,11 +221,12 @@ class Supervisor:
             self._check_clock(now_ns)
             if self._settling is not None:
                 self._settle(now_ns)
-            was_stale, self.stale = self.stale, self._watchdog.stale(now_ns, self._measured)
+            self.stale = self._watchdog.stale(now_ns, self._measured)
             running = self.executor.running
             if self._settling is not None:
                 return  # the controller's clock may be another one now: what it has ends by itself
-            if self.stale is not None and was_stale is None and not self.executor.at_rest(now_ns):
+            if (self.stale is not None and running is not None and running.kind != "hold"
+                    and not self.executor.at_rest(now_ns)):
                 self._move = None
                 self.brake(self.stale, now_ns)
             elif (running is not None and running.kind == "chunk" and running is not self._ended
@@ -365,6 +370,7 @@ class Supervisor:
             start = self.executor.rest(now_ns, self._measured) if commanded is None else commanded.position
         try:
             path = self._planned(kind, start, goal)
+            outside = None if kind == "recover" else self.executor.leaves_workspace(path, kind in ("home", "park"))
         except PlanningError as error:
             with self.lock:
                 self._move = None
@@ -374,9 +380,17 @@ class Supervisor:
             if self._move is not move:
                 return False, f"{kind}: {self.event.message if self.event else 'called off'}"
             self._move = None
+            then_ns = self._clock() if self._clock else now_ns
+            try:
+                self._require_ready(then_ns)
+            except RefusedError as error:
+                outside = error.refusal
+            if outside is not None:
+                self._report(f"no way: {kind}", outside)
+                return False, f"{kind}: {outside.message}"
             if path.duration_s < 1e-3 or np.max(np.abs(path.positions - start)) < 1e-3:
                 return True, f"already there: {kind}"
-            outcome = self.executor.move(path, self._clock() if self._clock else now_ns)
+            outcome = self.executor.move(path, then_ns)
             if isinstance(outcome, Refusal):
                 self._report(f"no way: {kind}", outcome)
                 return False, outcome.message

@@ -22,6 +22,8 @@ SIMULATION_LEAP_NS, LEVEL_NS = 1_000_000_000, 75_000_000
 SIMULATION_RATE = 5
 FORGIVEN_NS = 2_000_000_000
 GAPS_KEPT, USUAL_GAPS = 50, 3.0
+# Stamps ahead of the clock: of a robot whose clock is another one; of a simulation whose clock comes late.
+AHEAD_NS, SIMULATION_AHEAD_NS = 100_000_000, 5_000_000_000
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class Watchdog:
             return Refusal(Reason.OBSERVATION_STALE, f"the last joint state is {age_s:.2f} s old, at most "
                                                      f"{self._max_age_s:.2f} s are allowed")
         return None
+
+    def early(self, now_ns: int, measured: Measured, simulated: bool) -> Refusal | None:
+        """FROM_THE_FUTURE when the stamp can't be right: the age of this state and of all after it would be wrong."""
+        ahead_ns = measured.stamp_ns - now_ns
+        if ahead_ns <= (SIMULATION_AHEAD_NS if simulated else AHEAD_NS):
+            return None
+        return Refusal(Reason.FROM_THE_FUTURE, f"the joint state's stamp is {ahead_ns * 1e-9:.2f} s ahead of the "
+                                               "clock: are both machines' clocks synchronised?")
 
     def tracking_error(self, measured: Measured, commanded: Callable[[int], State | None]) -> float:
         """Largest joint difference [rad] between measured and commanded at the measurement's time."""
