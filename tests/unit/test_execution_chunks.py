@@ -22,7 +22,7 @@ from corft_core.execution import (
     check_command,
 )
 from corft_core.execution.cartesian import rotation
-from corft_core.planning import Box, PlanningError, SceneObject, make_planner
+from corft_core.planning import Box, Cylinder, PlanningError, SceneObject, Triangles, make_planner, pose_matrix
 from corft_core.trajectory import JointPath
 
 CONTRACT = Contract.load(Path(__file__).parents[2] / "ros2_ws/src/corft/config/panda_cell/contract.yaml")
@@ -116,6 +116,27 @@ def test_a_chunk_into_an_obstacle_is_cut_before_it():
     assert check_command(command, None, executor.limits, planner(True)) == []
     assert command.truncated.reason is Reason.COLLISION and "post" in command.truncated.message
     assert command.path.positions[-1, 0] < HOME[0] + 0.5 and command.detour is None
+
+
+def corner() -> Triangles:
+    """A slab of two triangles where the hand sweeps by."""
+    return Triangles(((0.335, 0.19, 0.0), (0.335, 0.24, 0.0), (0.335, 0.24, 0.8), (0.335, 0.19, 0.8)),
+                     ((0, 1, 2), (0, 2, 3)))
+
+
+@pytest.mark.parametrize("scene", [
+    [SceneObject("slab", corner())],
+    [SceneObject("pole", Cylinder(0.01, 0.5), pose_matrix([0, 0, 0.3]), "panda_hand"),
+     SceneObject("stub", Box((0.04, 0.04, 0.1)), pose_matrix([0.335, 0.19, 0.05]))]], ids=["mesh", "attached"])
+def test_meshes_and_what_the_hand_holds_cut_a_chunk(scene):
+    free, in_the_way = make_planner("embedded", CONTRACT, []), make_planner("embedded", CONTRACT, scene)
+    chunk = replace(through_the_post(), dt_s=0.2)
+    whole = ChunkExecutor(CONTRACT, free).accept(chunk, NOW, STILL)
+    assert isinstance(whole, Command) and whole.truncated is None
+    command = ChunkExecutor(CONTRACT, in_the_way).accept(chunk, NOW, STILL)
+    assert isinstance(command, Command), command
+    assert command.truncated is not None and scene[0].name in command.truncated.message
+    assert check_command(command, None, ChunkExecutor(CONTRACT, in_the_way).limits, in_the_way) == []
 
 
 def test_with_replanning_the_arm_goes_around_the_obstacle_once_it_stands():

@@ -24,6 +24,7 @@ import pytest
 from planning_scenes import check_that_objects_may_touch_where_the_scene_says_so
 
 from corft_core.contract import Contract
+from corft_core.execution import Chunk, ChunkExecutor, Command, Measured, check_command
 from corft_core.planning import (
     Box,
     Cylinder,
@@ -518,6 +519,28 @@ def test_planned_moves_run_on_moveit_too(planner: MotionPlanner) -> None:
     planner.set_scene([SceneObject("plate", Box((0.3, 0.3, 0.02)), pose_matrix([tool[0], 0.0, tool[2] - 0.015]))])
     assert planner.in_collision(HOME) and planner.penetration_m(HOME) is None
     assert planner.in_collision(recover(planner, HOME).positions[-1]) == []
+
+
+def test_chunks_become_the_same_motions_on_moveit(planner: MotionPlanner) -> None:
+    """Through the post: cut before it, with a stop, and held; as on the embedded planner."""
+    sweep = np.repeat(HOME[None], 14, axis=0)
+    sweep[:, 0] += np.linspace(0.9, -0.9, 14)
+    now_ns, paths = 10**12, []
+    for each in (planner, MODEL):
+        each.set_scene([POST])
+        executor = ChunkExecutor(CONTRACT, each)
+        start = Measured(now_ns, sweep[0], np.zeros(7))
+        command = executor.accept(Chunk(now_ns, NAMES, sweep, np.ones(14), 0.2), now_ns, start)
+        assert isinstance(command, Command), command
+        assert command.truncated is not None and "post" in command.truncated.message
+        assert check_command(command, None, executor.limits, each) == []
+        then_ns = now_ns + 500_000_000
+        stop = executor.hold(then_ns)
+        assert stop is not None and check_command(stop, command, executor.limits, each) == []
+        paths.append((command.path, stop.path))
+    for ours, theirs in zip(*paths, strict=True):
+        np.testing.assert_allclose(ours.positions, theirs.positions, atol=1e-6)
+        np.testing.assert_allclose(ours.times_s, theirs.times_s, atol=1e-6)
 
 
 def test_a_moveit_for_another_python_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
