@@ -179,6 +179,21 @@ def test_a_planned_move_keeps_the_tool_in_the_workspace(kind, goal_rad, refused)
     assert not refused or "workspace" in text
 
 
+def test_recovery_out_of_a_collision_keeps_the_speed_scale():
+    tool = planner().forward_kinematics(HOME)[:3, 3]
+    plate = SceneObject("plate", Box((0.3, 0.3, 0.02)), pose_matrix([tool[0], 0.0, tool[2] - 0.015]))
+    durations = []
+    for speed_scale in (1.0, 0.5):
+        sent: list[Command] = []
+        supervisor = Supervisor(CONTRACT, make_planner("embedded", CONTRACT, [plate]),
+                                ExecutorOptions(speed_scale=speed_scale), sent.append, lambda *_: None)
+        supervisor.joint_state(STILL, NOW)
+        assert supervisor.enable(NOW)[0] and supervisor.request_move("recover", NOW)[0]
+        assert supervisor.plan_pending(NOW)[0]
+        durations.append(sent[0].path.duration_s)
+    assert durations[1] > 1.3 * durations[0]
+
+
 def moving(planner, reports: list[Refusal]) -> tuple[Supervisor, Command, int]:
     """A supervisor whose arm follows a chunk towards where the post would be, and a time on the way."""
     supervisor = Supervisor(CONTRACT, planner, ExecutorOptions(), lambda _: None,

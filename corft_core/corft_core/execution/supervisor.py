@@ -402,7 +402,7 @@ class Supervisor:
     def _planned(self, kind: MoveKind, start: NDArray[np.float64], goal: NDArray[np.float64] | None) -> JointPath:
         scale = MOVE_SCALE * self.executor.options.speed_scale
         if kind == "recover":
-            return moves.recover(self._planner, start)
+            return moves.recover(self._planner, start, scale=moves.RECOVERY_SCALE * self.executor.options.speed_scale)
         if kind in ("approach", "detour"):
             if goal is None:
                 raise PlanningError(f"the move {kind} needs to know where to go")
