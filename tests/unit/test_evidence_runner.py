@@ -140,7 +140,7 @@ def test_two_workers_finish_everything_and_the_summary_holds_it(tmp_path):
     assert run_plan(todo, 2, lines.append) == 0
     assert len(lines) == 5 and lines[0].startswith("4 runs left in 2 groups") and "min left" in lines[-1]
     assert run_plan(todo, 2, lines.append) == 0 and lines[-1].startswith("0 runs left")
-    summary = write_summary(todo.results)
+    summary = write_summary(todo)
     assert json.loads((tmp_path / "results/summary.json").read_text()) == summary
     assert {"success_ratio", "cycle_time_ratio", "ood_success", "ood_drop_random_start", "targets"} <= set(
         summary["point"])

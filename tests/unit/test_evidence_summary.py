@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corft_core.evidence import records
-from corft_core.evidence.arms import ARMS
+from corft_core.evidence.arms import ARMS, RECIPES, chosen, settings_of
 from corft_core.evidence.bootstrap import Block, hierarchical
-from corft_core.evidence.page import readme_table, write_page
+from corft_core.evidence.page import made_of, readme_table, write_page
+from corft_core.evidence.protocol import EVIDENCE
 from corft_core.evidence.records import Run, Trials
+from corft_core.evidence.runner import Plan
 from corft_core.evidence.summary import columns, judge, references, suite_summary, write_summary
 
 LIMIT, HORIZON = 100, 150
@@ -27,10 +30,14 @@ def trials(steps: list[int], kinds: tuple[str, ...] = ()) -> Trials:
     return Trials(tuple(step != BEYOND for step in steps), tuple(min(step, HORIZON) for step in steps), (), kinds)
 
 
-def run(arm: str, task: str, seed: int, ind: list[int], ood: list[int], suite: str = "cell") -> Run:
+def run(arm: str, task: str, seed: int, ind: list[int], ood: list[int]) -> Run:
     kinds = ("surrounded", "beyond") * (len(ood) // 2)
-    return Run(suite, task, seed, arm, LIMIT, HORIZON, 10, {"ind": trials(ind, ("",) * len(ind)),
-               "ood": trials(ood, kinds)}, {}, {"trials": 1.0})
+    return Run("cell", task, seed, arm, LIMIT, HORIZON, 10, {"ind": trials(ind, ("",) * len(ind)),
+               "ood": trials(ood, kinds)}, settings_of(ARMS[arm], seed, EVIDENCE, RECIPES["cell"]), {"trials": 1.0})
+
+
+def plan(tmp_path: Path) -> Plan:
+    return Plan(EVIDENCE, tmp_path / "runs", tmp_path, {"cell": ("cup", "bottle")}, chosen([]), {}, RECIPES)
 
 
 def runs_of(*made: Run) -> dict[str, dict[tuple[str, int], Run]]:
@@ -82,11 +89,13 @@ def test_a_comparison_takes_only_the_runs_that_both_arms_have():
         "success_difference"]
 
 
-def test_targets_are_judged_by_value_and_effects_by_interval():
+def test_a_comparison_meets_its_target_by_value_and_interval_a_rate_by_its_value():
     good = judge("success_ratio", {"value": 1.6, "low": 1.1, "high": 2.0})
     assert good["met"] and good["interval_excludes_no_effect"]
     unsure = judge("success_ratio", {"value": 1.6, "low": 0.9, "high": 2.0})
-    assert unsure["met"] and not unsure["interval_excludes_no_effect"]
+    assert not unsure["met"] and not unsure["interval_excludes_no_effect"]
+    assert not judge("against_bc100", {"value": 0.15, "low": -0.06, "high": 0.35})["met"]
+    assert judge("ood_success", {"value": 0.45, "low": 0.2, "high": 0.7})["met"]
     assert not judge("cycle_time_ratio", {"value": 0.8, "low": 0.7, "high": 0.9})["met"]
     assert not judge("success_ratio", {"value": None, "low": None, "high": None})["met"]
 
@@ -97,12 +106,26 @@ def test_every_arm_is_compared_with_the_control_of_its_own_kind():
     assert references(ARMS["co_rft"]) == ["sft", "sft_extra", "sft_low_noise"]
 
 
-def test_runs_of_another_protocol_version_are_left_out(tmp_path):
-    old = run("sft", "cup", 0, [80] * 4, [80] * 4)
-    records.write(tmp_path / "runs", old)
-    path = records.path(tmp_path / "runs", "cell", "cup", 0, "sft")
-    path.write_text(path.read_text().replace('"protocol":1', '"protocol":0'))
-    assert write_summary(tmp_path / "runs")["runs"] == 0
+def test_only_the_plan_s_runs_with_its_settings_are_summarised_and_the_others_are_named(tmp_path, capsys):
+    good = run("sft", "cup", 0, [80] * 4, [80] * 4)
+    changed = replace(good, task="bottle", settings=good.settings | {"sft.steps": 9})
+    older = replace(run("sft", "cup", 1, [80] * 4, [80] * 4), protocol=0)
+    for one in (good, changed, older, replace(good, task="cube"), replace(good, seed=9)):
+        records.write(tmp_path / "runs", one)
+    summary = write_summary(plan(tmp_path))
+    assert (summary["runs"], summary["cell"]["arms"]["sft"]["runs"]) == (1, 1)
+    assert summary["planned"] == len(plan(tmp_path).runs())
+    said = capsys.readouterr().err
+    assert "2 of runs, arm, task or seed that is not asked for" in said
+    assert "1 of runs, other settings (sft.steps)" in said and "1 of runs, other settings (protocol)" in said
+
+
+def test_runs_of_several_versions_are_all_named(tmp_path):
+    for seed, torch in enumerate(("2.13.0", "2.12.0", "2.13.0")):
+        made = run("sft", "cup", seed, [80] * 4, [80] * 4)
+        records.write(tmp_path / "runs", replace(made, versions={"torch": torch}))
+    summary = write_summary(plan(tmp_path))
+    assert summary["versions"] == {"torch": ["2.12.0", "2.13.0"]} and "torch 2.12.0 or 2.13.0" in made_of(summary)
 
 
 def test_the_page_and_its_pictures_are_made_of_the_runs(tmp_path):
@@ -113,8 +136,8 @@ def test_the_page_and_its_pictures_are_made_of_the_runs(tmp_path):
             splits = {name: replace(part, xy_m=tuple((0.4 + 0.05 * i, 0.1 * i) for i in range(4)))
                       for name, part in one.splits.items()}
             records.write(tmp_path / "runs", replace(one, curves=curves, splits=splits))
-    summary = write_summary(tmp_path / "runs")
-    write_page(summary, tmp_path / "runs", tmp_path / "docs")
+    summary = write_summary(plan(tmp_path))
+    write_page(summary, plan(tmp_path), tmp_path / "docs")
     page = (tmp_path / "docs/evidence.md").read_text()
     assert "| success, ratio to SFT | at least 1.57 | × 2.00 [" in page and "| 4 runs" not in page
     pictures = re.findall(r"\((images/evidence/\S+\.png)\)", page)

@@ -80,13 +80,14 @@ def _body(arguments: argparse.Namespace) -> int:
             return status
     from corft_core.evidence.summary import write_summary
 
-    whole = make_plan(base, arguments.results, arguments.work, suites=list(fixed.SUITES), tasks=[],
-                      arms=chosen(base.arms))
-    summary = write_summary(plan.results, len(whole.runs()))
+    # A tuned recipe is known by this command only; else a part that was asked for joins the whole.
+    whole = plan if arguments.tune else make_plan(base, arguments.results, arguments.work, suites=list(fixed.SUITES),
+                                                  tasks=[], arms=chosen(base.arms))
+    summary = write_summary(whole)
     if arguments.page:
         from corft_core.evidence.page import write_page
 
-        write_page(summary, plan.results, Path("docs"))
+        write_page(summary, whole, Path("docs"))
     return status
 
 

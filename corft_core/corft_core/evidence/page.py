@@ -11,7 +11,8 @@ from corft_core import files
 from corft_core.evidence import figures
 from corft_core.evidence.arms import ARMS
 from corft_core.evidence.protocol import PRECISION_TASK, SUITES
-from corft_core.evidence.summary import collect
+from corft_core.evidence.runner import Plan
+from corft_core.evidence.summary import Runs, by_suite
 
 TITLES = {"cell": "The cell (images, 10 Hz)", "metaworld": "Meta-World (states, 80 Hz)"}
 TARGET_NAMES = {
@@ -20,7 +21,6 @@ TARGET_NAMES = {
     "ood_drop_random_start": "drop to unseen positions, random starts",
     "against_bc100": "success, difference to SFT on 100 demonstrations",
 }
-RATIOS = ("success_ratio", "cycle_time_ratio")
 README_ARMS = ("sft", "sft_extra", "sft_low_noise", "no_ops", "best_of_n", "co_rft", "bc100")
 
 
@@ -48,6 +48,11 @@ def _shown(figure: Mapping[str, Any] | None, factor: float, form: str) -> str:
     return f"{value} [{low}, {high}]".replace("+-", "-")
 
 
+def target(name: str, figure: Mapping[str, Any] | None) -> str:
+    """A target's figure in its unit."""
+    return (times if name.endswith("_ratio") else points if "against" in name else percent)(figure)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table."""
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows), ""]
@@ -58,10 +63,10 @@ def target_table(suite: Mapping[str, Any]) -> list[str]:
     rows = []
     for name, verdict in suite.get("targets", {}).items():
         figure, here = suite[name], suite.get(f"{name}_these_tasks")
-        show = times if name in RATIOS else points if name.startswith("against") or "against" in name else percent
         effect = verdict.get("interval_excludes_no_effect")
-        rows.append([TARGET_NAMES[name], verdict["target"], show(figure), show(here), "yes" if verdict["met"] else
-                     "**no**", "" if effect is None else "yes" if effect else "**no**", str(figure["n"])])
+        rows.append([TARGET_NAMES[name], verdict["target"], target(name, figure), target(name, here),
+                     "yes" if verdict["met"] else "**no**",
+                     "" if effect is None else "yes" if effect else "**no**", str(figure["n"])])
     head = ["figure", "target", "reached [95 %]", "interval for these tasks only", "met", "interval excludes no effect",
             "runs"]
     return table(head, rows) if rows else []
@@ -181,7 +186,7 @@ def made_of(summary: Mapping[str, Any]) -> str:
     """How many runs, how long, from which code."""
     if not summary["runs"]:
         return "No run is finished."
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    versions = ", ".join(f"{name} {' or '.join(found)}" for name, found in summary["versions"].items())
     return (f"{summary['runs']}{of_planned(summary)} runs, {summary['hours']:.1f} hours of a CPU thread, commit "
             f"{', '.join(summary['commits'])}; {versions}.")
 
@@ -209,20 +214,21 @@ def readme_table(summary: Mapping[str, Any]) -> str:
                   rows)
     for name in SUITES:
         targets = summary.get(name, {}).get("targets", {})
-        missed = [TARGET_NAMES[key] for key, verdict in targets.items() if not verdict["met"]]
+        missed = [f"{TARGET_NAMES[key]}: {target(key, summary[name][key])}" for key, verdict in targets.items()
+                  if not verdict["met"]]
         if targets:
-            verdict = "all targets met" if not missed else f"missed: {'; '.join(missed)}"
+            rest = f", missed: {'; '.join(missed)}" if missed else ""
             lines.append(f"- {TITLES.get(name, name)}: {len(targets) - len(missed)} of {len(targets)} targets reached"
-                         f"{', ' + verdict if missed else ''}. {beyond_noise(summary[name])}".rstrip())
+                         f"{rest}. {beyond_noise(summary[name])}".rstrip())
     return "\n".join([*lines, "", f"{summary['runs']}{of_planned(summary)} runs. 30 demonstrations a task and seed; "
                       "means over tasks with 95 % intervals over runs. Made by `make evidence`, kept in "
                       "`results/evidence/`; all tables, plots and null results: "
                       "[docs/evidence.md](docs/evidence.md)."]) + "\n"
 
 
-def draw(summary: Mapping[str, Any], results: Path, folder: Path) -> dict[str, dict[str, str]]:
+def draw(summary: Mapping[str, Any], found: Mapping[str, Runs], folder: Path) -> dict[str, dict[str, str]]:
     """Draw every picture that the runs allow; returns suite → key → path relative to docs/."""
-    found, written = collect(results), dict[str, dict[str, str]]()
+    written: dict[str, dict[str, str]] = {}
     for name, runs in found.items():
         suite = summary[name]
         made = {"arms": figures.arm_bars(suite), "tasks": figures.task_bars(suite)}
@@ -245,7 +251,7 @@ def draw(summary: Mapping[str, Any], results: Path, folder: Path) -> dict[str, d
     return written
 
 
-def write_page(summary: Mapping[str, Any], results: Path, docs: Path) -> None:
+def write_page(summary: Mapping[str, Any], plan: Plan, docs: Path) -> None:
     """Write ``docs/evidence.md`` and its pictures under ``docs/images/evidence``."""
-    images = draw(summary, results, docs / "images" / "evidence")
+    images = draw(summary, by_suite(plan.kept()[0]), docs / "images" / "evidence")
     files.write_text(docs / "evidence.md", text(summary, images))

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +21,7 @@ from corft_core.errors import CorftError
 from corft_core.evidence import records
 from corft_core.evidence.arms import ARMS, KINDS, RECIPES, Arm, settings_of
 from corft_core.evidence.protocol import LEVER_TASKS, SUITES, Protocol
+from corft_core.evidence.records import Run
 from corft_core.learning.loop import Interrupted
 
 PATIENCE_S = 30.0
@@ -76,10 +78,29 @@ class Plan:
         missing = []
         for suite, task, seed, arm in self.runs():
             file = records.path(self.results, suite, task, seed, arm.name)
-            wanted = settings_of(arm, seed, self.protocol, self.recipes.get(suite, {}))
-            if not file.exists() or records.outdated(records.read(file), wanted):
+            if not file.exists() or records.outdated(records.read(file), self.settings(suite, seed, arm)):
                 missing.append((suite, task, seed, arm))
         return missing
+
+    def kept(self) -> tuple[list[Run], Counter[str]]:
+        """The finished runs of the plan; why other files of its folder are none of them → how many."""
+        wanted = {(suite, task, seed, arm.name): self.settings(suite, seed, arm)
+                  for suite, task, seed, arm in self.runs()}
+        found, others = [], Counter[str]()
+        for run in records.read_all(self.results):
+            settings = wanted.get((run.suite, run.task, run.seed, run.arm))
+            differences = [] if settings is None else records.outdated(run, settings)
+            if settings is None:
+                others["arm, task or seed that is not asked for"] += 1
+            elif differences:
+                others[f"other settings ({', '.join(one.partition(':')[0] for one in differences)})"] += 1
+            else:
+                found.append(run)
+        return found, others
+
+    def settings(self, suite: str, seed: int, arm: Arm) -> dict[str, Any]:
+        """With which a run is to be made."""
+        return settings_of(arm, seed, self.protocol, self.recipes.get(suite, {}))
 
     def jobs(self) -> list[Job]:
         """The runs that are left, those of a group and level together."""

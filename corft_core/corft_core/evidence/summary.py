@@ -7,20 +7,20 @@ within a task every run. A comparison uses the runs that both arms have.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corft_core import files
-from corft_core.evidence import records
 from corft_core.evidence.arms import ARMS, Arm
 from corft_core.evidence.bootstrap import Block, Interval, hierarchical
 from corft_core.evidence.protocol import LONGER, VERSION
 from corft_core.evidence.records import Run
+from corft_core.evidence.runner import Plan
 
 Array = NDArray[np.float64]
 Runs = Mapping[str, Mapping[tuple[str, int], Run]]
@@ -197,14 +197,15 @@ def headline(runs: Runs) -> dict[str, Any]:
 
 
 def judge(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether a figure meets its target, and whether its interval excludes no effect."""
+    """Whether a figure meets its target; a comparison does only with an interval that excludes no effect."""
     word, bound = TARGETS[name]
     value, low, high = (math.nan if figure[key] is None else figure[key] for key in ("value", "low", "high"))
     met = {"at least": value >= bound, "at most": value <= bound, "above": value > bound}[word]
     verdict = {"target": f"{word} {bound:g}", "value": figure["value"], "met": bool(met)}
     if name in NO_EFFECT:
         nothing = NO_EFFECT[name]
-        verdict["interval_excludes_no_effect"] = bool(high < nothing if name == "cycle_time_ratio" else low > nothing)
+        clear = bool(high < nothing if name == "cycle_time_ratio" else low > nothing)
+        verdict |= {"interval_excludes_no_effect": clear, "met": verdict["met"] and clear}
     return verdict
 
 
@@ -215,28 +216,29 @@ def to_json(interval: Interval) -> dict[str, Any]:
         "n": interval.n}
 
 
-def collect(results: Path) -> dict[str, Runs]:
-    """Suite → arm → (task, seed) → run, from the files."""
+def by_suite(runs: Iterable[Run]) -> dict[str, Runs]:
+    """Suite → arm → (task, seed) → run."""
     found: dict[str, dict[str, dict[tuple[str, int], Run]]] = {}
-    for run in records.read_all(results):
-        if run.arm in ARMS:
-            found.setdefault(run.suite, {}).setdefault(run.arm, {})[run.task, run.seed] = run
+    for run in runs:
+        found.setdefault(run.suite, {}).setdefault(run.arm, {})[run.task, run.seed] = run
     return found  # type: ignore[return-value]
 
 
-def write_summary(results: Path, planned: int | None = None) -> dict[str, Any]:
-    """Compute the summary of a folder of runs and write it beside them as summary.json; ``planned``: how many runs
-    the whole protocol has."""
-    found = collect(results)
-    runs = [run for suite in found.values() for arm in suite.values() for run in arm.values()]
+def write_summary(plan: Plan) -> dict[str, Any]:
+    """Compute the summary of a plan's finished runs and write it beside them as summary.json. What else lies there is
+    left out, which stderr says."""
+    runs, others = plan.kept()
+    for reason, count in others.items():
+        print(f"left out of the summary: {count} of {plan.results.name}, {reason}", file=sys.stderr)
     summary: dict[str, Any] = {
-        "protocol": VERSION, "folder": results.name, "longer": LONGER, "runs": len(runs), "planned": planned,
-        "hours": round(sum(sum(run.seconds.values()) for run in runs) / 3600, 2),
+        "protocol": VERSION, "folder": plan.results.name, "longer": LONGER, "runs": len(runs),
+        "planned": len(plan.runs()), "hours": round(sum(sum(run.seconds.values()) for run in runs) / 3600, 2),
         "commits": sorted({run.commit for run in runs}), "commands": sorted({run.command for run in runs}),
-        "versions": runs[0].versions if runs else {},
-        **{suite: suite_summary(arms) for suite, arms in found.items()},
+        "versions": {name: sorted({run.versions[name] for run in runs if name in run.versions})
+                     for name in dict.fromkeys(name for run in runs for name in run.versions)},
+        **{suite: suite_summary(arms) for suite, arms in by_suite(runs).items()},
     }
+    results = plan.results
     target = results.parent / "summary.json" if results.name == "runs" else results / "summary.json"
     files.write_json(target, summary)
     return summary
-
