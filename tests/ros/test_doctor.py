@@ -14,6 +14,7 @@ from policy_servers import free_port, serving
 from ros.graph import CONTRACT, running, spin_until
 from ros.tiny_policy import make_tiny_checkpoint
 from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
 
 from corft.doctor_server import server_checks
 from corft_core.contract import Contract
@@ -51,9 +52,12 @@ def test_a_robot_that_is_well_and_one_that_is_off(rclpy_context: None, tmp_path:
         code, checks = doctor("--contract", str(CONTRACT))
         assert code == 1 and "--use-sim-time" in checks["joint_state"]["seen"]
     spin_until(node, lambda: not node.count_publishers("joint_states"), "the end of the cell")
+    recorder = rclpy.create_node("rosbag2_recorder")
+    recorder.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", lambda message: None, 1)
     code, checks = doctor("--contract", str(CONTRACT))
     assert code == 1 and "nobody publishes it" in checks["joint_state"]["seen"]
     assert "list_controllers" in checks["arm command"]["fix"]
+    recorder.destroy_node()
     node.destroy_node()
 
 

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 from builtin_interfaces.msg import Time
 from corft_msgs.msg import ActionChunk
+from rclpy.lifecycle import LifecycleNode
 from ros.graph import CONTRACT, PATIENCE_S
+from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker
 
+from corft.executor.arm_output import ArmTopic
 from corft.executor.chunk_markers import GREY, HIGH, LOW, RED, ValueColour, chunk_markers, tool_path
 from corft.executor.events import REPEAT_S, Events
 from corft.executor.status import diagnosis
@@ -98,6 +102,22 @@ def test_a_brake_before_an_object_is_published_before_the_next_chunk_is_refused(
     wait_until(lambda: braked.looks == 2)
     work.stop()
     assert published == [Reason.SCENE_CHANGED, Reason.MALFORMED], "a look that finds nothing is no news"
+
+
+def test_a_recorder_of_the_command_topic_is_no_controller(rclpy_context: None) -> None:
+    node = LifecycleNode("executor")
+    arm = ArmTopic(node, "arm_controller/joint_trajectory")
+    others = []
+    for name in ("rosbag2_recorder", "corft_record", "_ros2cli_4711"):
+        others.append(rclpy.create_node(name))
+        others[-1].create_subscription(JointTrajectory, "arm_controller/joint_trajectory", lambda message: None, 1)
+    wait_until(lambda: node.count_subscribers("arm_controller/joint_trajectory") == len(others))
+    wait_until(lambda: "nobody listens to /arm_controller/joint_trajectory" in arm.missing())  # names come later
+    others.append(rclpy.create_node("arm_controller"))
+    others[-1].create_subscription(JointTrajectory, "arm_controller/joint_trajectory", lambda message: None, 1)
+    wait_until(lambda: arm.missing() == "")
+    for each in (*others, node):
+        each.destroy_node()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -15,6 +15,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
 from corft.doctor_machine import Check
+from corft.executor.arm_output import listeners
 from corft.executor.control_interfaces import optional_control_type
 from corft.executor.controller_probe import ControllerProbe
 from corft.executor.controller_traits import traits
@@ -151,10 +152,10 @@ def _controller(node: Node, contract: Contract, given: str, use_sim_time: bool) 
 
     _until(answered, PROBE_S + 1.0)
     probe.destroy()
-    listeners = node.count_subscribers(contract.arm_command.topic)
-    yield Check("arm command", "ok" if listeners else "ERROR",
-                f"{listeners} subscribers of {contract.arm_command.topic}",
-                "" if listeners else "load and activate the controller: ros2 control list_controllers")
+    heard = listeners(node, contract.arm_command.topic)
+    yield Check("arm command", "ok" if heard else "ERROR",
+                f"{heard} subscribers of {contract.arm_command.topic}",
+                "" if heard else "load and activate the controller: ros2 control list_controllers")
     if not answers or answers[0][0] is None:
         yield Check("controller", "warning", f"{name} tells no parameters",
                     "is that its name? a joint trajectory controller of ros2_control does; --controller names another")
@@ -178,9 +179,9 @@ def _gripper(node: Node, contract: Contract, namespace: str) -> Iterator[Check]:
     if contract.gripper is None or contract.gripper_command is None:
         return
     topic = full_name(contract.gripper_command.topic, namespace)
-    listeners = node.count_subscribers(topic)
-    yield Check("gripper command", "ok" if listeners else "warning", f"{listeners} subscribers of {topic}",
-                "" if listeners else "start the gripper's controller, or use gripper_interface:=gripper_command")
+    heard = listeners(node, topic)
+    yield Check("gripper command", "ok" if heard else "warning", f"{heard} subscribers of {topic}",
+                "" if heard else "start the gripper's controller, or use gripper_interface:=gripper_command")
 
 
 def _until(condition: Any, patience_s: float) -> None:

@@ -8,12 +8,19 @@ from typing import Any, Protocol
 from rclpy.action import ActionClient
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory
 
 from corft.executor.control_interfaces import control_type
 from corft.node_base import qos_profile
 
 Failed = Callable[[str], None]
+ONLOOKERS = ("rosbag2", "corft_record", "_ros2cli_")  # how the names of nodes begin that only watch a topic
+
+
+def listeners(node: Node, topic: str) -> int:
+    """Subscribers of ``topic`` that may act on it: recorders and command-line tools don't count."""
+    return sum(not info.node_name.startswith(ONLOOKERS) for info in node.get_subscriptions_info_by_topic(topic))
 
 
 class ArmOutput(Protocol):
@@ -43,7 +50,8 @@ class ArmTopic:
         self._publisher.publish(message)
 
     def missing(self) -> str:
-        if self._dry or self._publisher.get_subscription_count():
+        if self._dry or (self._publisher.get_subscription_count()
+                         and listeners(self._node, self._publisher.topic_name)):
             return ""
         return (f"nobody listens to {self._publisher.topic_name}: is the controller loaded, and on the same "
                 "ROS_DOMAIN_ID? (ros2 control list_controllers)")
