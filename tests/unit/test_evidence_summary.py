@@ -19,7 +19,7 @@ from corft_core.evidence.page import made_of, readme_table, write_page
 from corft_core.evidence.protocol import EVIDENCE
 from corft_core.evidence.records import Run, Trials
 from corft_core.evidence.runner import Plan
-from corft_core.evidence.summary import columns, judge, references, suite_summary, write_summary
+from corft_core.evidence.summary import columns, judge, references, suite_summary, to_json, write_summary
 
 LIMIT, HORIZON = 100, 150
 BEYOND = 999
@@ -200,6 +200,24 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         found = hierarchical([data], {"mean": average}, draws=400, seed=number, tasks_vary=False)["mean"]
         hits += found.low <= 0.6 <= found.high
     assert 0.87 <= hits / 100 <= 1.0
+
+
+def test_scenes_that_are_hard_for_every_run_are_covered_as_often():
+    """Half of all scenes are lost and half are won, by every seed: five seeds know 20 scenes, not 100."""
+    rng = np.random.default_rng(2)
+    hits = 0
+    for number in range(100):
+        rates = rng.choice([0.05, 0.95], 20)
+        data = Block([[(rng.random(20) < rates).astype(float)[:, None] for _ in range(5)]])
+        found = hierarchical([data], {"mean": average}, draws=400, seed=number, tasks_vary=False)["mean"]
+        hits += found.low <= 0.5 <= found.high
+    assert 0.87 <= hits / 100 <= 1.0
+
+
+def test_one_run_a_task_gives_an_interval_of_trials_only():
+    one, two = (hierarchical([column([[[0.0, 1.0]] * runs] * 2)], {"mean": average})["mean"] for runs in (1, 2))
+    assert one.trials_only and not two.trials_only
+    assert to_json(one)["trials_only"] and "trials_only" not in to_json(two)
 
 
 @settings(max_examples=40, deadline=None)

@@ -60,7 +60,8 @@ def task_bars(suite: Mapping[str, Any]) -> Figure:
 
 
 def lever_dots(suite: Mapping[str, Any], reference: str) -> Figure:
-    """Every arm's difference in success to ``reference`` with its interval, the largest on top."""
+    """Every arm's difference in success to ``reference`` with its interval, the largest on top. Trials only: one run
+    a task."""
     rows = [(name, arm["against"][reference]["success_difference"]) for name, arm in suite["arms"].items()
             if arm["against"].get(reference)]
     rows.sort(key=lambda row: _number(row[1]))
@@ -72,7 +73,8 @@ def lever_dots(suite: Mapping[str, Any], reference: str) -> Figure:
         axis.plot([low, high], [place, place], color="#1b6ac9" if clear else "#9aa0a8", linewidth=1.6)
         axis.plot(value, place, "o", color="#1b6ac9" if clear else "#9aa0a8", markersize=5)
     axis.axvline(0, color="#555555", linewidth=0.8)
-    axis.set_yticks(range(len(rows)), [suite["arms"][name]["title"] for name, _ in rows], fontsize=8)
+    labels = [suite["arms"][name]["title"] + " (trials only)" * found.get("trials_only", False) for name, found in rows]
+    axis.set_yticks(range(len(rows)), labels, fontsize=8)
     axis.set(xlabel=f"success at the limit against {LABELS[reference]} [points]", ylim=(-0.7, len(rows) - 0.3))
     return figure
 

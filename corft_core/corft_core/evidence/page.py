@@ -53,6 +53,11 @@ def target(name: str, figure: Mapping[str, Any] | None) -> str:
     return (times if name.endswith("_ratio") else points if "against" in name else percent)(figure)
 
 
+def of_runs(count: object, figure: Mapping[str, Any]) -> str:
+    """20, or "2, trials only" when there is one run a task behind the figure."""
+    return f"{count}, trials only" if figure.get("trials_only") else str(count)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table."""
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows), ""]
@@ -66,7 +71,7 @@ def target_table(suite: Mapping[str, Any]) -> list[str]:
         effect = verdict.get("interval_excludes_no_effect")
         rows.append([TARGET_NAMES[name], verdict["target"], target(name, figure), target(name, here),
                      "yes" if verdict["met"] else "**no**",
-                     "" if effect is None else "yes" if effect else "**no**", str(figure["n"])])
+                     "" if effect is None else "yes" if effect else "**no**", of_runs(figure["n"], figure)])
     head = ["figure", "target", "reached [95 %]", "interval for these tasks only", "met", "interval excludes no effect",
             "runs"]
     return table(head, rows) if rows else []
@@ -77,7 +82,8 @@ def beyond_noise(suite: Mapping[str, Any]) -> str:
     against = suite["arms"].get("co_rft", {}).get("against", {}).get("sft_low_noise", {})
     if not against.get("success_ratio"):
         return ""
-    return (f"Against SFT that is sampled with the same low noise ({against['success_ratio']['n']} runs): success "
+    runs = of_runs(f"{against['success_ratio']['n']} runs", against["success_ratio"])
+    return (f"Against SFT that is sampled with the same low noise ({runs}): success "
             f"{times(against['success_ratio'])}, {points(against['success_difference'])} points; cycle time "
             f"{times(against['cycle_time_ratio'])}; unseen positions {points(against['ood_difference'])} points.")
 
@@ -91,8 +97,8 @@ def main_table(suite: Mapping[str, Any]) -> list[str]:
         extra = arm["against"].get("sft_extra", {})
         plain = arm["against"].get("sft") or arm["against"].get("sft_fixed", {})
         calm = arm["against"].get("sft_low_noise", {})
-        rows.append([arm["title"], str(arm["runs"]), percent(arm["success"]), percent(arm["success_longer"]),
-                     percent(arm["ood"]), points(plain.get("success_difference")),
+        rows.append([arm["title"], of_runs(arm["runs"], arm["success"]), percent(arm["success"]),
+                     percent(arm["success_longer"]), percent(arm["ood"]), points(plain.get("success_difference")),
                      points(extra.get("success_difference")), points(calm.get("success_difference")),
                      times(plain.get("cycle_time_ratio"))])
     return table(["arm", "runs", "success %", "at 1.5 × limit %", "unseen %", "to SFT of the same start, points",
@@ -109,7 +115,7 @@ def task_table(suite: Mapping[str, Any]) -> list[str]:
                 continue
             against = arm["against"].get("sft", {})
             rows.append([task + (" (precision)" if task == PRECISION_TASK else ""), figures.LABELS[name],
-                         str(arm["runs"]), percent(arm["success"]), percent(arm["success_longer"]),
+                         of_runs(arm["runs"], arm["success"]), percent(arm["success"]), percent(arm["success_longer"]),
                          percent(arm.get("ood_surrounded")), percent(arm.get("ood_beyond")),
                          points(against.get("success_difference")), times(against.get("cycle_time_ratio")),
                          times(against.get("cycle_time_ratio_failures_at_horizon"))])
@@ -126,7 +132,8 @@ def lever_table(suite: Mapping[str, Any]) -> list[str]:
         against = arm["against"]
         own = next(iter(against), "")
         rows.append([arm["title"] + (f" ({arm['diverged']} diverged)" if arm["diverged"] else ""),
-                     f"{arm['runs']} on {len(arm['tasks'])}", percent(arm["success"]), percent(arm["ood"]),
+                     of_runs(f"{arm['runs']} on {len(arm['tasks'])}", arm["success"]), percent(arm["success"]),
+                     percent(arm["ood"]),
                      f"{points(against.get(own, {}).get('success_difference'))} to `{own}`" if own else "–",
                      points(against.get("sft_extra", {}).get("success_difference")),
                      points(against.get("co_rft", {}).get("success_difference")),
@@ -171,7 +178,9 @@ def text(summary: Mapping[str, Any], images: Mapping[str, Mapping[str, str]]) ->
         "# Evidence", "",
         "Written by `make evidence ARGS=--page` from `results/evidence/summary.json`; never edited by hand. What was "
         "fixed before the runs, and what every figure means: [evidence-protocol.md](evidence-protocol.md). Brackets "
-        "are 95 % intervals over runs; percentages are success at the limit unless a column says otherwise.", "",
+        "are 95 % intervals over runs; percentages are success at the limit unless a column says otherwise. "
+        "“Trials only”: one run a task; within a task such an interval holds the spread of trials, not that of runs.",
+        "",
         made_of(summary), "",
     ]
     for name in suites:
@@ -205,8 +214,8 @@ def readme_table(summary: Mapping[str, Any]) -> str:
             found = summary.get(name, {}).get("arms", {}).get(arm)
             if found:
                 against = found["against"].get("sft", {})
-                rows.append([name, figures.LABELS[arm], str(found["runs"]), percent(found["success"]),
-                             percent(found["success_longer"]), percent(found["ood"]),
+                rows.append([name, figures.LABELS[arm], of_runs(found["runs"], found["success"]),
+                             percent(found["success"]), percent(found["success_longer"]), percent(found["ood"]),
                              times(against.get("cycle_time_ratio"))])
     if not rows:
         return ""

@@ -213,7 +213,7 @@ def to_json(interval: Interval) -> dict[str, Any]:
     """Plain data, NaN as null."""
     numbers = {"value": interval.value, "low": interval.low, "high": interval.high}
     return {key: round(number, 4) if math.isfinite(number) else None for key, number in numbers.items()} | {
-        "n": interval.n}
+        "n": interval.n, **({"trials_only": True} if interval.trials_only else {})}
 
 
 def by_suite(runs: Iterable[Run]) -> dict[str, Runs]:
