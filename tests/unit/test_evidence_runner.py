@@ -77,6 +77,20 @@ def test_a_group_writes_complete_runs_and_shares_stage_one(tmp_path):
     assert runs["co_rft"].curves["values"]["q"] and runs["sft"].curves["sft"]["loss"]
 
 
+def test_an_arm_executes_as_much_of_a_chunk_as_its_settings_say(tmp_path, monkeypatch):
+    from corft_core.evidence import group as module
+
+    asked: list[int] = []
+    monkeypatch.setattr(module, "load_policy", lambda *_: None)
+    monkeypatch.setattr(module, "run_trials", lambda *_, replan_steps, **__: asked.append(replan_steps) or [])
+    made = group(tmp_path)
+    arms = chosen(["co_rft", "replan_1", "replan_10"])
+    for arm in arms:
+        made.trials(arm, tmp_path, 10)
+    assert asked == [5, 5, 1, 1, 10, 10]
+    assert [made.settings(arm)["protocol.replan_steps"] for arm in arms] == [5, 1, 10]
+
+
 def test_deleted_run_folders_are_made_again_for_a_child(tmp_path):
     list(group(tmp_path).run(chosen(["sft"])))
     shutil.rmtree(tmp_path / "work")

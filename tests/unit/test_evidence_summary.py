@@ -128,6 +128,15 @@ def test_runs_of_several_versions_are_all_named(tmp_path):
     assert summary["versions"] == {"torch": ["2.12.0", "2.13.0"]} and "torch 2.12.0 or 2.13.0" in made_of(summary)
 
 
+def test_runs_made_under_another_name_are_told(tmp_path):
+    made = run("co_rft_full_noise", "cup", 0, [80] * 4, [80] * 4)
+    records.write(tmp_path / "runs", replace(made, relabelled_from="co_rft"))
+    records.write(tmp_path / "runs", run("co_rft", "cup", 0, [80] * 4, [80] * 4))
+    summary = write_summary(plan(tmp_path))
+    assert summary["relabelled"] == {"co_rft → co_rft_full_noise": 1}
+    assert "before the recipe changed: co_rft → co_rft_full_noise (1)." in made_of(summary)
+
+
 def test_the_page_and_its_pictures_are_made_of_the_runs(tmp_path):
     for found in KNOWN.values():
         for one in found.values():
@@ -143,7 +152,7 @@ def test_the_page_and_its_pictures_are_made_of_the_runs(tmp_path):
     pictures = re.findall(r"\((images/evidence/\S+\.png)\)", page)
     assert len(pictures) == 5 and all((tmp_path / "docs" / picture).stat().st_size > 5000 for picture in pictures)
     shown = readme_table(summary)
-    assert "| cell | CO-RFT | 2 | 75 [" in shown and "targets reached" in shown
+    assert "| cell | CO-RFT | 2, trials only | 75 [" in shown and "targets reached" in shown
 
 
 def column(values: list[list[list[float]]]) -> Block:

@@ -42,6 +42,7 @@ class Arm:
     ``run_time``: not trained, the parent's checkpoint used with other ``policy.selection`` settings.
     ``kind``: "headline" arms run on every task with every seed, "control" arms on every task with the protocol's
     ``control_seeds``, "lever" arms on LEVER_TASKS with ``lever_seeds``. ``suites``: empty = all.
+    ``replan_steps``: how many actions of a chunk are executed.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Arm:
     start: str = "random"
     failures: bool = False
     suites: tuple[str, ...] = ()
+    replan_steps: int = REPLAN_STEPS
 
     @property
     def main(self) -> bool:
@@ -76,11 +78,17 @@ def _arms() -> Iterable[Arm]:
     yield Arm("co_rft", f"CO-RFT (AWR + best of 16, noise × {LOW_NOISE})", awr, "sft", kind="headline")
     yield Arm("sft_low_noise", f"SFT, noise × {LOW_NOISE}", low_noise, "sft", kind="headline", run_time=True)
     yield Arm("co_rft_full_noise", "CO-RFT, noise × 1", full_noise, "co_rft", kind="headline", run_time=True)
+    yield Arm("sft_extra_low_noise", f"SFT with the extra steps of stage 2, noise × {LOW_NOISE}", low_noise,
+              "sft_extra", kind="control", run_time=True)
     yield Arm("best_of_n", "SFT + best of 16 by the prefix critic", ranked, "co_rft", kind="control")
     yield Arm("no_ops", "SFT on data without pauses", imitation | {"sft.filter": "no_ops"}, kind="control")
+    yield Arm("no_ops_low_noise", f"SFT on data without pauses, noise × {LOW_NOISE}", low_noise, "no_ops",
+              kind="control", run_time=True)
     yield Arm("sft_fixed", "SFT, fixed start", imitation, kind="control", start="fixed", suites=cell)
     yield Arm("co_rft_fixed", "CO-RFT, fixed start", awr, "sft_fixed", kind="control", start="fixed", suites=cell)
     yield Arm("bc100", "SFT on 100 demonstrations", imitation, kind="headline", demonstrations=MANY_DEMONSTRATIONS)
+    yield Arm("bc100_low_noise", f"SFT on 100 demonstrations, noise × {LOW_NOISE}", low_noise, "bc100", kind="control",
+              run_time=True, demonstrations=MANY_DEMONSTRATIONS)
 
     # What the policy does with the critic
     yield Arm("awr_n1", "AWR, N = 1", {"policy.selection.samples": 1}, "co_rft", run_time=True)
@@ -92,6 +100,9 @@ def _arms() -> Iterable[Arm]:
               run_time=True)
     yield Arm("adaptive", "execution length from the prefix values", {"policy.selection.adaptive": True}, "co_rft",
               run_time=True)
+    for steps in (1, 3, HORIZON):
+        yield Arm(f"replan_{steps}", f"{steps} of {HORIZON} actions executed", {}, "co_rft", run_time=True,
+                  replan_steps=steps)
     yield Arm("v_only", "AWR from a state value, no action critic, N = 1",
               awr | {"co_rft.advantage": "value", "policy.selection.samples": 1}, "sft")
     yield Arm("temperature_1", "AWR temperature 1", awr | {"co_rft.temperature": 1.0}, "co_rft")
@@ -155,6 +166,11 @@ def _arms() -> Iterable[Arm]:
     yield Arm("no_noise_sft", "SFT without input noise", imitation | plain)
     yield Arm("no_noise", "CO-RFT without input noise", awr | plain, "no_noise_sft")
 
+    # Nothing learned beforehand
+    tiny = {"policy.backbone": "tiny"}
+    yield Arm("trained_sft", "SFT, small backbone trained from scratch", imitation | tiny, suites=cell)
+    yield Arm("trained", "CO-RFT, small backbone trained from scratch", awr | tiny, "trained_sft", suites=cell)
+
 
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _arms()}
 
@@ -173,7 +189,7 @@ def settings_of(arm: Arm, seed: int, protocol: Protocol, recipe: Mapping[str, An
     config = configure(replace(arm, settings={**inherited, **arm.settings}), recipe, seed)
     own = {"demonstrations": arm.demonstrations, "start": arm.start, "failures": arm.failures,
            "run_time": arm.run_time, "trials": protocol.trials, "first_scene": protocol.first_scene,
-           "replan_steps": REPLAN_STEPS, "longer": LONGER, "worlds": WORLDS}
+           "replan_steps": arm.replan_steps, "longer": LONGER, "worlds": WORLDS}
     return flat(asdict(config)) | {f"protocol.{key}": value for key, value in own.items()}
 
 

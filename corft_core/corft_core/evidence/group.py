@@ -126,7 +126,7 @@ class Group:
         policy = load_policy(folder, arm.settings if arm.run_time else {})
         while len(self._environments) < min(fixed.WORLDS, self.protocol.trials):
             self._environments.append(self.suite.environment(self.task))
-        found = {split: list(run_trials(policy, self._environments, ids, horizon, replan_steps=fixed.REPLAN_STEPS,
+        found = {split: list(run_trials(policy, self._environments, ids, horizon, replan_steps=arm.replan_steps,
                                         seed=self.seed)) for split, ids in scenes.items()}
         rate_hz = self.suite.features(self.task).rate_hz
         return {split: self._trials(results, rate_hz) for split, results in found.items()}

@@ -196,8 +196,10 @@ def made_of(summary: Mapping[str, Any]) -> str:
     if not summary["runs"]:
         return "No run is finished."
     versions = ", ".join(f"{name} {' or '.join(found)}" for name, found in summary["versions"].items())
+    names = ", ".join(f"{names} ({count})" for names, count in summary["relabelled"].items())
+    renamed = f" Runs that were made under another name, before the recipe changed: {names}." if names else ""
     return (f"{summary['runs']}{of_planned(summary)} runs, {summary['hours']:.1f} hours of a CPU thread, commit "
-            f"{', '.join(summary['commits'])}; {versions}.")
+            f"{', '.join(summary['commits'])}; {versions}.{renamed}")
 
 
 def of_planned(summary: Mapping[str, Any]) -> str:

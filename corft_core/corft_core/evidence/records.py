@@ -33,6 +33,7 @@ class Run:
 
     ``settings``: everything the result depends on, as dotted key → value. ``diverged``: why training stopped early;
     its trials then count as failures. ``curves``: thinned-out training metrics and critic values, for the plots.
+    ``relabelled_from``: the arm's name in ``command``, where its recipe got another name afterwards.
     """
 
     suite: str
@@ -51,6 +52,7 @@ class Run:
     command: str = ""
     curves: dict[str, Any] = field(default_factory=dict)
     protocol: int = VERSION
+    relabelled_from: str = ""
 
 
 def path(results: Path, suite: str, task: str, seed: int, arm: str) -> Path:

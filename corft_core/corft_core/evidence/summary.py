@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -234,6 +235,7 @@ def write_summary(plan: Plan) -> dict[str, Any]:
         "protocol": VERSION, "folder": plan.results.name, "longer": LONGER, "runs": len(runs),
         "planned": len(plan.runs()), "hours": round(sum(sum(run.seconds.values()) for run in runs) / 3600, 2),
         "commits": sorted({run.commit for run in runs}), "commands": sorted({run.command for run in runs}),
+        "relabelled": dict(Counter(f"{run.relabelled_from} → {run.arm}" for run in runs if run.relabelled_from)),
         "versions": {name: sorted({run.versions[name] for run in runs if name in run.versions})
                      for name in dict.fromkeys(name for run in runs for name in run.versions)},
         **{suite: suite_summary(arms) for suite, arms in by_suite(runs).items()},
