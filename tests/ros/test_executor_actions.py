@@ -6,18 +6,31 @@ Against a server of the documented interface; control_msgs itself is built in pa
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rclpy
 from corft_msgs.msg import ExecutionStatus
-from ros.arm_operator import Operator, enable, executor_on
+from ros.arm_operator import BRAKED_S, Operator, enable, executor_on
 from ros.control_msgs_package import environment
-from ros.graph import CONFIGURE, CONTRACT, ROOT, call, change_state, running, spin_until
+from ros.graph import (
+    ACTIVATE,
+    CONFIGURE,
+    CONTRACT,
+    DEACTIVATE,
+    ROOT,
+    NodeProcess,
+    call,
+    change_state,
+    running,
+    spin_until,
+    state_of,
+)
 from std_srvs.srv import SetBool
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -80,6 +93,27 @@ def test_chunks_become_goals_and_a_stop_is_one_too(operator: Operator, driver: D
         assert operator.wait_still() < 2.0
         assert operator.watch(0.5) < 0.01
         assert "gave up" not in process.output, "a goal that was replaced is no failure"
+
+
+def brakes(operator: Operator, driver: Driver, process: NodeProcess, stop: Callable[[], object]) -> None:
+    """``stop`` while the arm moves: the brake comes to the controller as a goal, and the arm stands in time."""
+    enable(operator)
+    operator.start_moving()
+    goals = driver.output.count("trajectory of")
+    stop()
+    assert operator.wait_still() < BRAKED_S
+    assert "braking: SHUTDOWN" in process.output and driver.output.count("trajectory of") > goals
+    assert operator.watch(0.5) < 0.01
+
+
+def test_deactivation_and_sigterm_reach_the_controller_before_the_process_ends(
+        operator: Operator, driver: Driver) -> None:
+    with executor_on(operator, driver.variables, reset=False, **ACTIONS) as process:
+        brakes(operator, driver, process, lambda: change_state(operator, operator.arm_node, DEACTIVATE))
+        assert state_of(operator, operator.arm_node) == "inactive"
+        assert change_state(operator, operator.arm_node, ACTIVATE) == [True]
+        brakes(operator, driver, process, lambda: process.process.send_signal(signal.SIGTERM))
+        assert process.wait() == 0
 
 
 def test_a_goal_that_is_rejected_or_given_up_stops_with_the_controllers_words(

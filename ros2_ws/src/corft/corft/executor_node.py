@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from rclpy.subscription import MessageInfo
 
 TICK_S = 0.05
-BRAKE_DELIVERY_S = 0.5
 PLANNED_MOVES: tuple[MoveKind, ...] = ("home", "park", "recover")
 NOT_ACTIVE = "the executor is not active; activate it first (ros2 lifecycle set <node> activate)"
 
@@ -167,8 +166,12 @@ class ExecutorNode(CorftLifecycleNode):
         if self._supervisor is not None and self._work is not None:
             self._supervisor.disable(self._now_ns(), Refusal(Reason.SHUTDOWN, "the executor is deactivated"))
             self._publish_status()
-            # The process may end next: the brake has to reach the controller first.
-            self._arm.flush(BRAKE_DELIVERY_S)
+
+    def delivered(self) -> bool:
+        try:
+            return self._work is None or self._arm.delivered()
+        except RuntimeError:  # of rclpy: cleaned up, or its context shut down meanwhile
+            return True
 
     def cleanup(self) -> None:
         if self._work is not None:

@@ -77,6 +77,7 @@ class NodeTools:
 
     PARAMETERS: tuple[Param, ...] = ()
     SAFE_STOP_TIMEOUT_S = 3.0
+    DELIVERY_S = 0.5
     _table: dict[str, Param]
 
     def _setup_tools(self) -> None:
@@ -160,6 +161,10 @@ class NodeTools:
 
     def safe_stop(self) -> None:
         """Bring what this node drives to a safe state; called on SIGINT and SIGTERM, context still valid."""
+
+    def delivered(self) -> bool:
+        """Whether what `safe_stop` sent has arrived: the process waits for it, DELIVERY_S at most, before it ends."""
+        return True
 
     def dispose(self) -> None:
         """Give back threads and files; called after the executor has stopped, context still valid."""

@@ -6,6 +6,7 @@ import gc
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -88,12 +89,15 @@ def _spin(executor: Executor, node: NodeTools) -> None:
 
 
 def _stop_safely(node: NodeTools, executor: Executor, thread: threading.Thread) -> None:
-    """Run `safe_stop` in the executor, in line with other callbacks, or here when that does not answer."""
+    """Run `safe_stop` in the executor, in line with other callbacks, or here when that does not answer; wait until what
+    it sent has left."""
+    done = threading.Event()
     if thread.is_alive():
-        done = threading.Event()
         executor.create_task(node.safe_stop).add_done_callback(lambda _: done.set())
-        if done.wait(node.SAFE_STOP_TIMEOUT_S):
-            # What it published, and action results, still have to leave.
-            thread.join(0.1)
-            return
-    node.safe_stop()
+        done.wait(node.SAFE_STOP_TIMEOUT_S)
+    if not done.is_set():
+        node.safe_stop()
+    thread.join(0.1)  # action results
+    end_s = time.monotonic() + node.DELIVERY_S
+    while not node.delivered() and time.monotonic() < end_s:
+        time.sleep(0.01)

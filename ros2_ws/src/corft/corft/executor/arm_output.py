@@ -32,8 +32,8 @@ class ArmOutput(Protocol):
     def missing(self) -> str:
         """Why nobody would follow a trajectory now; empty when somebody would."""
 
-    def flush(self, timeout_s: float) -> None:
-        """Wait until what was sent has reached the controller."""
+    def delivered(self) -> bool:
+        """Whether what was sent has reached the controller."""
 
     def destroy(self) -> None:
         """Give back what was created in the node."""
@@ -56,8 +56,8 @@ class ArmTopic:
         return (f"nobody listens to {self._publisher.topic_name}: is the controller loaded, and on the same "
                 "ROS_DOMAIN_ID? (ros2 control list_controllers)")
 
-    def flush(self, timeout_s: float) -> None:
-        self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
+    def delivered(self) -> bool:
+        return bool(self._publisher.wait_for_all_acked(Duration()))
 
     def destroy(self) -> None:
         self._node.destroy_lifecycle_publisher(self._publisher)
@@ -76,21 +76,23 @@ class ArmAction:
         self._client: ActionClient[Any, Any, Any] = ActionClient(node, self._type, self._name)
         self._failed = failed
         self._newest = 0
+        self._request: Any = None  # the newest goal's, a future
 
     def send(self, message: JointTrajectory) -> None:
         self._newest += 1
         number = self._newest
         goal = self._type.Goal()
         goal.trajectory = message
-        self._client.send_goal_async(goal).add_done_callback(lambda future: self._answered(number, future))
+        self._request = self._client.send_goal_async(goal)
+        self._request.add_done_callback(lambda future: self._answered(number, future))
 
     def missing(self) -> str:
         if self._client.server_is_ready():
             return ""
         return f"no action server {self._name}: is the controller loaded and active? (ros2 control list_controllers)"
 
-    def flush(self, timeout_s: float) -> None:
-        """Goal requests are reliable and leave at once; their answers can't be awaited in a callback."""
+    def delivered(self) -> bool:
+        return self._request is None or self._request.done()
 
     def destroy(self) -> None:
         self._newest += 1
