@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,15 +17,18 @@ import yaml
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration, Time
 from corft_msgs.action import RunPolicy
-from corft_msgs.msg import ActionChunk, EpisodeEvent
+from corft_msgs.msg import ActionChunk, EpisodeEvent, ExecutionStatus
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from ros.arm_operator import PARAMETERS
 from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, DEACTIVATE, call, change_state, running, spin_for, spin_until
 from ros.tiny_policy import HORIZON, INSTRUCTIONS, REACH_RAD, make_tiny_checkpoint
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
 
 from corft_core.contract import Contract
 
@@ -35,7 +39,8 @@ STEP_NS = 10_000_000
 
 
 class Robot:
-    """Publishes /clock at SPEED times real time, joint states at 50 Hz and both cameras' images at 20 Hz."""
+    """Publishes /clock at SPEED times real time, at 50 Hz joint states and an idle executor's status, and both cameras'
+    images at 20 Hz."""
 
     def __init__(self, node: Node, contract: Contract) -> None:
         self.node, self.contract, self.now_ns = node, contract, 100 * 10**9
@@ -44,6 +49,7 @@ class Robot:
         self._joints = node.create_publisher(JointState, "joint_states", 10)
         self._images = {c.name: node.create_publisher(Image, f"camera_node/{c.name}/image", 10)
                         for c in contract.cameras}
+        self._statuses = node.create_publisher(ExecutionStatus, "execution_status", 10)
         self._events = node.create_publisher(EpisodeEvent, "episode_event", 10)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -62,6 +68,8 @@ class Robot:
                 message = JointState(name=names, position=[0.04, *reversed(self.contract.robot.home_rad)])
                 message.header.stamp = self.stamp()
                 self._joints.publish(message)
+                if "executor" not in self.silent:
+                    self._statuses.publish(ExecutionStatus(state=ExecutionStatus.IDLE))
             if self.now_ns % 50_000_000 == 0:
                 for name, publisher in self._images.items():
                     if name not in self.silent:
@@ -147,6 +155,7 @@ def test_chunks_carry_the_ticks_stamp_and_absolute_joints_by_name(
     before_ns = robot.now_ns
     handle = operator.send()
     operator.wait_for_chunks(4)
+    spin_until(operator.node, lambda: len(operator.feedback) >= 4, "their feedback")
     robot.signal(EpisodeEvent.SUCCESS)
     result = operator.result(handle)
     assert (result.status, result.result.outcome) == (GoalStatus.STATUS_SUCCEEDED, Result.SUCCESS)
@@ -216,6 +225,33 @@ def test_a_camera_that_falls_silent_aborts_the_goal_and_is_named(graph: tuple[Ro
     robot.silent.clear()
     assert (result.status, result.result.outcome) == (GoalStatus.STATUS_ABORTED, Result.ABORTED)
     assert "stale observations: wrist" in result.result.reason
+
+
+def test_a_killed_executor_that_comes_back_disabled_aborts_the_goal_and_says_what_to_do(
+        graph: tuple[Robot, Operator]) -> None:
+    robot, operator = graph
+    node = operator.node
+    controller = node.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", lambda _: None, 10)
+    robot.silent.add("executor")
+    try:
+        # The successor is started before, so that it is back before the first one's silence ends the goal.
+        with running("executor_node", PARAMETERS) as first, \
+                running("executor_node", PARAMETERS, name="successor") as successor:
+            assert change_state(node, "successor", CONFIGURE) == [True]
+            assert change_state(node, "executor_node", CONFIGURE, ACTIVATE) == [True, True]
+            spin_until(node, lambda: call(node, SetBool, "executor_node/enable", SetBool.Request(data=True)).success,
+                       "an enabled executor")
+            handle = operator.send()
+            spin_until(node, lambda: any(message.queue > 0.0 for message in operator.feedback), "chunks on their way")
+            first.stop(signal.SIGKILL)
+            assert change_state(node, "successor", ACTIVATE) == [True]
+            result = operator.result(handle)
+            assert (result.status, result.result.outcome) == (GoalStatus.STATUS_ABORTED, Result.ABORTED)
+            assert "disabled now" in result.result.reason and "send the goal again" in result.result.reason, \
+                successor.output
+    finally:
+        robot.silent.clear()
+        node.destroy_subscription(controller)
 
 
 def test_an_empty_instruction_time_going_back_and_deactivation_abort_with_a_reason(

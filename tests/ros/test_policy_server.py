@@ -117,7 +117,9 @@ def test_a_killed_server_is_waited_for_and_another_checkpoint_ends_the_goal(
     address = f"tcp://127.0.0.1:{free_port()}"
     parameters = {**SIMULATED, "server": address, "server_timeout_s": 0.5, "server_patience_s": 60.0,
                   "image_topic": "'{camera}_camera/image_raw'"}
-    with running("cell_node", {"contract": CONTRACT}), running("policy_node", parameters) as node:
+    with running("cell_node", {"contract": CONTRACT}), running("executor_node", {**SIMULATED, "scene": SCENE}), \
+            running("policy_node", parameters) as node:
+        assert change_state(graph.node, "executor_node", CONFIGURE, ACTIVATE) == [True, True]
         with server_process(checkpoint, address) as first:
             graph.until(lambda: change_state(graph.node, "policy_node", CONFIGURE)[0], "the server's greeting")
             assert change_state(graph.node, "policy_node", ACTIVATE) == [True]

@@ -16,6 +16,8 @@ from corft.node_base import qos_profile
 Array = NDArray[np.float64]
 SILENT_S = 5.0
 FRESH_S = 1.0
+WAKING_S = 1.0
+"""An executor that enables itself (auto_enable) says DISABLED before: on simulated time, until /clock has moved."""
 
 
 def continued(status: ExecutionStatus, tick_ns: int, step_ns: int, horizon: int) -> tuple[Array, int] | None:
@@ -47,7 +49,7 @@ class ExecutorLink:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._status: ExecutionStatus | None = None
-        self._heard_s = -math.inf
+        self._heard_s = self._state_s = self._enabled_s = -math.inf
         self._subscription = node.create_subscription(
             ExecutionStatus, "execution_status", self._on_status, qos_profile("reliable", 1))
 
@@ -62,17 +64,22 @@ class ExecutorLink:
         return float(self._status.queue) if fresh and self._status is not None else math.nan
 
     def trouble(self, since_s: float) -> str:
-        """Why a run that began at steady ``since_s`` can't go on; empty when it can, or when no executor was heard.
+        """Why a run that began at steady ``since_s`` can't go on; empty when it can.
 
-        A stop lasts until the operator enables the executor again, and one that was killed comes back disabled.
+        A stop lasts until the operator enables the executor again, and one that was killed comes back disabled. One
+        that has been disabled since before the run is waited for: the operator may enable it later.
         """
-        status, silent_s = self._status, time.monotonic() - self._heard_s
+        status, silent_s = self._status, time.monotonic() - max(self._heard_s, since_s)
+        if silent_s > SILENT_S:
+            return f"the executor has been silent for {silent_s:.0f} s (is it active? was it killed? its log says more)"
         if status is None or self._heard_s < since_s:
             return ""
-        if silent_s > SILENT_S:
-            return f"the executor has been silent for {silent_s:.0f} s (was it killed? its log says more)"
         if status.state == ExecutionStatus.STOPPED:
             return f"the executor has stopped: {status.reason}: {status.message}"
+        if (status.state == ExecutionStatus.DISABLED and self._enabled_s >= since_s
+                and self._heard_s - self._state_s > WAKING_S):
+            return ("the executor was enabled and is disabled now (did it start anew? its log says more): call its "
+                    "~/enable, then send the goal again")
         return ""
 
     def plan(self, tick_ns: int, step_ns: int, horizon: int) -> tuple[Array, int] | None:
@@ -82,4 +89,9 @@ class ExecutorLink:
         return continued(self._status, tick_ns, step_ns, horizon)
 
     def _on_status(self, status: ExecutionStatus) -> None:
-        self._status, self._heard_s = status, time.monotonic()
+        now_s = time.monotonic()
+        if self._status is None or status.state != self._status.state or now_s - self._heard_s > FRESH_S:
+            self._state_s = now_s  # since when it has said this, without a pause
+        if status.state != ExecutionStatus.DISABLED:
+            self._enabled_s = now_s
+        self._status, self._heard_s = status, now_s
