@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,34 @@ def test_changed_data_is_noticed(earlier: Path, tmp_path: Path) -> None:
         train(changed, tmp_path / "run", small_config(), init=earlier, quiet=True)
     with pytest.raises(CorftError, match="has changed since"):
         train(changed, earlier, small_config(), resume=True, quiet=True)
+
+
+def rescale(run: Path) -> None:
+    """Let the statistics of its stage 1 disagree with the data."""
+    path = run / "checkpoints/sft/statistics.json"
+    statistics = json.loads(path.read_text())
+    statistics["action_scale"][0][0] *= 1.01
+    path.write_text(json.dumps(statistics))
+
+
+def test_statistics_that_differ_from_the_datas_are_named(
+    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    taken, begun, data = tmp_path / "taken", tmp_path / "begun", square_data(failures=1)
+    shutil.copytree(earlier, taken)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "run_stage", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, begun, small_config(), init=earlier, quiet=True)
+    for run in (taken, begun):
+        rescale(run)
+    with pytest.raises(CorftError, match=r"of run-\w+-sft differs .* in action_scale, .*without --from"):
+        train(data, tmp_path / "run", small_config(), init=taken, quiet=True)
+    with pytest.raises(CorftError, match=r"of begun-\w+-sft differs .* in action_scale,"):
+        train(data, begun, small_config(), resume=True, quiet=True)
 
 
 def test_unfinished_run_cannot_be_taken(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a run may take from elsewhere instead of computing it again: an earlier run's stage 1 and critic, features.
 
-Nothing is taken on trust: the data's digest and every setting that the taken part depends on must agree.
+Nothing is taken on trust: the data's digest and statistics, and every setting that the taken part depends on, must
+agree.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
+from corft_core.data.statistics import Statistics
 from corft_core.errors import CorftError
 from corft_core.learning.co_rft_stage import critic_settings
 from corft_core.learning.config import TrainConfig
@@ -50,6 +52,26 @@ def check_unchanged(run: RunFolder, digest: str) -> None:
             f"the data set has changed since {run.folder} was started (digest {digest}, then {began}): statistics and "
             "value targets would not match the trained weights. Restore the data, or train into a new folder."
         )
+
+
+def check_statistics(bundle: Bundle, statistics: Statistics) -> None:
+    """Refuse a stage 1 that was trained on vectors scaled otherwise than `statistics`, this run's, scale them."""
+    theirs, ours = bundle.statistics.to_dict(), statistics.to_dict()
+    different = [key for key in ours if not _close(theirs[key], ours[key])]
+    if different:
+        raise CorftError(
+            f"statistics.json of {bundle.policy_id} differs from the statistics of the data in {', '.join(different)}, "
+            "though the data are the same: its weights would read and give other units. It was edited, or made by "
+            "another version of corft: restore it, or train stage 1 again, into a new folder and without --from."
+        )
+
+
+def _close(theirs: Any, ours: Any) -> bool:
+    """Equal up to the rounding of another machine's sums."""
+    if not isinstance(ours, list):
+        return bool(theirs == ours)
+    one, other = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def imitation_settings(config: TrainConfig) -> dict[str, Any]:

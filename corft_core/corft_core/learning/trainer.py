@@ -29,7 +29,7 @@ from corft_core.learning.memory_check import check_memory
 from corft_core.learning.offline_check import NO_SUCCESS_RATE, check_policy, lines, measured_on
 from corft_core.learning.prepared import Prepared, check_data
 from corft_core.learning.q_export import export_q_vs_return
-from corft_core.learning.reuse import EarlierRun, FeatureCache, check_unchanged, data_digest
+from corft_core.learning.reuse import EarlierRun, FeatureCache, check_statistics, check_unchanged, data_digest
 from corft_core.learning.run_folder import FINISHED, RunFolder, SavedState
 from corft_core.learning.sft import SFTStage
 from corft_core.learning.tensorboard_log import require_tensorboard
@@ -138,6 +138,7 @@ class _Training:
         self._set_threads()
 
     def _take(self, bundle: Bundle) -> None:
+        check_statistics(bundle, self.data.statistics)
         self.backbone, self.actor = bundle.backbone.to(self.data.device), bundle.actor.to(self.data.device)
         self._set_threads()
 
