@@ -5,7 +5,7 @@
  3 samples that cross episodes                    test_chunks: brute force, no sample crosses (property tests)
  4 truncation treated as terminal                 test_chunks: truncation is not terminal; test_co_rft_losses: by hand
  5 MC return with another γ or scale              test_chunks: return uses the gamma and scale of the targets
- 6 Q divergence                                   test_trainer: alarm; test_stage2_switches: targets are clipped
+ 6 Q divergence                                   test_stage2_switches: alarms; targets are clipped
  7 prefix Q that sees later actions               test_policy_networks, test_distribution: causality
  8 Qs of different prefix lengths compared        test_policy_networks: ranking; test_selection: bias of a head
  9 padded actions learned as "freeze"             test_co_rft_losses: padding; test_policy_networks: flow; here

@@ -10,6 +10,7 @@ import torch
 from chain_mdp import Chain, chain_config, chain_stage, make_chain, run
 
 from corft_core.learning.co_rft_stage import CoRFTStage, critic_settings
+from corft_core.learning.loop import Diverged
 from corft_core.policy.options import ConfigError
 
 FLOW = {"policy__head__kind": "flow"}
@@ -115,6 +116,36 @@ def test_targets_are_clipped_to_the_feasible_range_or_left(chain: Chain) -> None
         stage.critic.refresh()
         largest = float(stage.critic.targets(torch.arange(len(chain.table))).value.max())
         assert (largest <= 1.0) == clip
+
+
+@pytest.mark.parametrize(("bias", "alpha", "message"), [
+    (3.0, 0.0, r"for recorded chunks, the largest feasible return is 1\.00"),
+    (3.0, 0.1, r"for the policy's chunks, the largest feasible return is 1\.00"),
+    (-3.0, 0.1, r"for recorded chunks, the smallest feasible return is 0\.00"),
+])
+def test_values_far_outside_the_feasible_range_raise_the_alarm(
+    bias: float, alpha: float, message: str, chain: Chain
+) -> None:
+    stage = small_stage(chain, co_rft__alpha=alpha)
+    torch.nn.init.constant_(stage.critic.critic.values.out_bias, bias)
+    with pytest.raises(Diverged, match=message):
+        stage.step(0)
+
+
+def test_an_actor_that_runs_away_from_the_critic_raises_the_alarm(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = small_stage(chain, co_rft__extraction="paper", co_rft__warmup=0)
+    follow = stage.extraction.follow
+    monkeypatch.setattr(stage.extraction, "follow", lambda critic: follow(critic) | {"actor_q": 2.01})
+    with pytest.raises(Diverged, match=r"value of 2\.01 for the actor's chunks"):
+        run(stage)
+
+
+def test_values_near_the_feasible_range_and_low_ones_of_the_policy_raise_no_alarm(chain: Chain) -> None:
+    critic = small_stage(chain).critic
+    critic.check_range("recorded chunks", 1.9, -0.9)
+    critic.check_range("the policy's chunks", -30.0)
 
 
 def test_imitation_draws_only_what_stage_1_imitated(chain: Chain) -> None:

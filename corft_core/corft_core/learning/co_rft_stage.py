@@ -104,6 +104,7 @@ class CoRFTStage:
             due = self.extraction.due(step + 1 - settings.warmup)
             while self.extraction.updates < due:
                 info |= self.extraction.follow(self.critic)
+                self.critic.check_range("the actor's chunks", info["actor_q"])
         return info
 
     def finish(self) -> None:

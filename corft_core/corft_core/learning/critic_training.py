@@ -11,6 +11,7 @@ from corft_core.learning.co_rft import (
     conservative_loss,
     distributional_td_loss,
     expectile_loss,
+    masked_mean,
     policy_advantage,
     smoothed,
     td_loss,
@@ -172,6 +173,7 @@ class CriticTraining:
                 settings.conservative, q[:, :, split:] if q.shape[2] > split else None, settings.bound,
             )
             loss, info = loss + settings.alpha * extra, info | more
+            self.check_range("the policy's chunks", more["q_policy"])
         loss = loss * processes.balance(targets.valid)
         if self.state_value is not None:
             with torch.no_grad():
@@ -179,7 +181,8 @@ class CriticTraining:
                 best = judge.amin(0).gather(1, self.table.longest[index, None])[:, 0]
             extra, more = self._value_loss(index, embedding.detach(), best)
             loss, info = loss + extra, info | more
-        self._check_range(float(q_data.detach().max()))
+        recorded = q_data.detach()
+        self.check_range("recorded chunks", float(recorded.max()), float(masked_mean(recorded, targets.valid)))
         return loss, info
 
     def _conservative_chunks(self, index: Tensor) -> list[Tensor]:
@@ -201,13 +204,24 @@ class CriticTraining:
         loss, info = expectile_loss(target, self.state_value(embedding), expectile, valid)
         return loss * processes.balance(valid), info
 
-    def _check_range(self, largest: float) -> None:
-        limit = self.table.high + ALARM_MARGIN * (self.table.high - self.table.low)
-        if largest > limit:
-            raise Diverged(
-                f"the critic claims a value of {largest:.2f}, the largest feasible return is {self.table.high:.2f}: "
-                "values diverge. Lower co_rft.lr or co_rft.gamma, or raise co_rft.alpha."
-            )
+    def check_range(self, chunks: str, largest: float, smallest: float = 0.0) -> None:
+        """Raise Diverged where values of `chunks` lie outside the feasible range by more than `ALARM_MARGIN`.
+
+        Of the policy's chunks only large values count: a conservative term that is not calibrated pushes theirs down
+        without end, which is no fault.
+        """
+        low, high = self.table.low, self.table.high
+        margin = ALARM_MARGIN * (high - low)
+        if largest > high + margin:
+            claim, bound = largest, f"largest feasible return is {high:.2f}"
+        elif smallest < low - margin:
+            claim, bound = smallest, f"smallest feasible return is {low:.2f}"
+        else:
+            return
+        raise Diverged(
+            f"the critic claims a value of {claim:.2f} for {chunks}, the {bound}: values diverge. Lower co_rft.lr, "
+            "co_rft.actor_lr or co_rft.gamma, or raise co_rft.alpha."
+        )
 
     # Use and saving
 
