@@ -82,16 +82,20 @@ def chain_config(**pairs: object) -> TrainConfig:
     return override(TrainConfig, {}, base | {key.replace("__", "."): value for key, value in pairs.items()})
 
 
-def chain_stage(chain: Chain, config: TrainConfig, advancing: bool = True) -> CoRFTStage:
-    """Stage 2 behind a stage 1 that learned to advance always (a deterministic head), or that learned nothing."""
+def chain_stage(
+    chain: Chain, config: TrainConfig, advancing: bool = True, imitator: Actor | None = None
+) -> CoRFTStage:
+    """Stage 2 behind a stage 1 that learned to advance always (a deterministic head), or nothing, or `imitator`."""
     torch.manual_seed(0)
     shapes = Shapes(cameras=0, vision_shape=(0, 0), text_dim=0, state_dim=LENGTH, action_dim=2)
     actor, critic = Actor(shapes, config.policy), Critic(shapes, config.policy)
-    critic.encoder.load_state_dict(actor.encoder.state_dict())
-    if advancing:
+    if imitator is not None:
+        actor.load_state_dict(imitator.state_dict())
+    elif advancing:
         last = actor.head.trunk.last[-1]
         torch.nn.init.zeros_(last.weight)
         torch.nn.init.ones_(last.bias)
+    critic.encoder.load_state_dict(actor.encoder.state_dict())
     everything = torch.arange(len(chain.table))
     return CoRFTStage(actor, critic, chain.frames, chain.table, everything, config, torch.device("cpu"), everything)
 

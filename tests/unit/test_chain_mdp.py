@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from chain_mdp import Chain, chain_config, chain_stage, make_chain, run
+from chain_mdp import HORIZON, LENGTH, Chain, chain_config, chain_stage, make_chain, run
 
 from corft_core.learning.co_rft_stage import CoRFTStage
+from corft_core.policy.actor import Actor, Observation
 
 
 def largest_error(stage: CoRFTStage, chain: Chain) -> float:
@@ -86,3 +87,28 @@ def test_advantage_prefers_advancing_to_staying(pairs: dict[str, object], kind: 
     inside = chain.state <= 2  # the whole chunk can be walked
     quick, slow = inside & (steps.sum(1) == 3), inside & (steps.sum(1) <= -1)
     assert advantage[quick].mean() > advantage[slow].mean() + 0.05, kind
+
+
+def advancing_share(actor: Actor) -> float:
+    """Share of its chunks' steps that advance (+1) and do not stay (−1), in states from which a chunk can be walked."""
+    state = torch.eye(LENGTH)[: LENGTH - HORIZON + 1]
+    observation = Observation(torch.zeros(len(state), 0, 0, 0), torch.zeros(len(state), 0), state)
+    with torch.no_grad():
+        chunks = actor.eval().sample(observation, 64)
+    return float(((1.0 + chunks[..., 0]) / 2.0).clamp(0.0, 1.0).mean())
+
+
+@pytest.mark.parametrize(("extraction", "head"), [("awr", "flow"), ("weighted_anchor", "chunk")])
+def test_the_actor_advances_more_often_than_the_operator_it_imitated(extraction: str, head: str) -> None:
+    chain = make_chain(60)
+    pairs = FASTER | {"policy__head__kind": head, "co_rft__steps": 300, "co_rft__alpha": 0.0, "co_rft__actor_lr": 3e-3,
+                      "co_rft__actor_steps": 200}
+    imitation = chain_stage(chain, chain_config(**pairs | {"co_rft__extraction": "imitation"}), advancing=False)
+    run(imitation)
+    operator = advancing_share(imitation.extraction.actor)
+    assert operator == pytest.approx(0.6, abs=0.15)
+    stage = chain_stage(
+        chain, chain_config(**pairs | {"co_rft__extraction": extraction}), imitator=imitation.extraction.actor
+    )
+    run(stage)
+    assert advancing_share(stage.extraction.actor) > operator + 0.15
