@@ -30,7 +30,7 @@ class SFTConfig:
     warmup: int = option(100, "steps of linear learning-rate warm-up [ours]", 0, 1_000_000)
     ema: float = option(0.995, "decay of the averaged weights that are kept, 0 = the last ones [ours]", 0.0, 0.99999)
     clip_norm: float = option(1.0, "largest gradient norm [ours]", 0.0, 1e6)
-    successes_only: bool = option(True, "imitate successful episodes only; stage 2 uses all")
+    successes_only: bool = option(True, "imitate successful episodes only; stage 2 uses all [ours]")
     filter: str = option(
         "none", "leave out steps that command nothing, or all but the fastest episodes; stage 2 uses all [study]",
         choices=("none", "no_ops", "fastest"),
@@ -98,7 +98,8 @@ class CoRFTConfig:
     )
     random_samples: int = option(4, "random chunks in the log-sum-exp form [Cal-QL: as many as policy's]", 0, 64)
     policy_noise: float = option(0.2, "noise on a deterministic chunk in the conservative term [study]", 0.0, 10.0)
-    train_encoder: bool = option(False, "train the critic's observation encoder (else it stays the stage-1 encoder)")
+    train_encoder: bool = option(
+        False, "train the critic's observation encoder (else it stays the stage-1 encoder) [ours]")
     extraction: str = option(
         "awr", "how the policy improves (imitation: it does not, the equal-steps control); best-of-N ranking follows "
         "whenever the head is stochastic [study]", choices=EXTRACTIONS,

@@ -95,7 +95,8 @@ class SelectionConfig:
     """Policy extraction at run time: the critic ranks several chunks of a stochastic head."""
 
     samples: int = option(16, "chunks drawn and ranked; 1 = no ranking [study]", 1, 1024)
-    rank: str = option("last", "rank by the whole chunk's Q or the mean over prefixes", choices=("last", "mean"))
+    rank: str = option("last", "rank by the whole chunk's Q or the mean over prefixes [Q-chunking: last]",
+                       choices=("last", "mean"))
     gradient_steps: int = option(0, "steps of the chosen chunk along the critic's gradient [study: 5]", 0, 100)
     gradient_step_size: float = option(0.1, "size of such a step, RMS in normalised units [study]", 0.0, 10.0)
     noise_scale: float = option(
@@ -112,7 +113,8 @@ class PolicyConfig:
     """Everything needed to rebuild the networks of a checkpoint."""
 
     horizon: int = option(10, "actions in a chunk [study; paper: not reported]", 1, 200)
-    backbone: str = option("effnet", "effnet, tiny, none (tasks without cameras), or hf:<folder or hub id>")
+    backbone: str = option(
+        "effnet", "effnet, tiny, none (tasks without cameras), or hf:<folder or hub id> [ours; paper: Kosmos-2]")
     backbone_options: dict = dataclasses.field(
         default_factory=dict, metadata={"doc": "keyword arguments of the backbone"}
     )
