@@ -19,7 +19,7 @@ from visualization_msgs.msg import Marker
 
 from corft.executor.arm_output import ArmTopic
 from corft.executor.chunk_markers import GREY, HIGH, LOW, RED, ValueColour, chunk_markers, tool_path
-from corft.executor.events import REPEAT_S, Events
+from corft.executor.events import REPEAT_S, SAME_STOP_S, Events
 from corft.executor.status import diagnosis
 from corft.executor.work import ExecutorWork
 from corft.node_base import WARN
@@ -49,8 +49,10 @@ def test_events_are_counted_by_what_happened_and_why_and_every_stop_is_logged() 
         events.report(f"chunk {number} refused", late)
     events.report("chunk 10 cut to 4 actions", Refusal(Reason.COLLISION, "the table"))
     events.report("braking", late)
+    now_s += SAME_STOP_S
     events.report("braking", late)
-    assert events.counts == {"chunk refused: STALE": 3, "chunk cut to actions: COLLISION": 1, "braking: STALE": 2}
+    events.report("braking", late)  # as with every message of a broken encoder
+    assert events.counts == {"chunk refused: STALE": 3, "chunk cut to actions: COLLISION": 1, "braking: STALE": 3}
     assert lines == ["chunk 7 refused: STALE: the chunk is 2 s old", "chunk 10 cut to 4 actions: COLLISION: the table",
                      *2 * ["braking: STALE: the chunk is 2 s old"]]
     now_s += REPEAT_S

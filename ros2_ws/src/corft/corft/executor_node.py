@@ -174,6 +174,7 @@ class ExecutorNode(CorftLifecycleNode):
             return True
 
     def cleanup(self) -> None:
+        self.await_delivery()  # of the brake: what is not acknowledged yet goes with its publisher
         if self._work is not None:
             self._work.stop()
         for destroy in self._destroy:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -165,6 +166,12 @@ class NodeTools:
     def delivered(self) -> bool:
         """Whether what `safe_stop` sent has arrived: the process waits for it, DELIVERY_S at most, before it ends."""
         return True
+
+    def await_delivery(self) -> None:
+        """Wait until `delivered`, DELIVERY_S at most."""
+        end_s = time.monotonic() + self.DELIVERY_S
+        while not self.delivered() and time.monotonic() < end_s:
+            time.sleep(0.01)
 
     def dispose(self) -> None:
         """Give back threads and files; called after the executor has stopped, context still valid."""

@@ -6,7 +6,6 @@ import gc
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -98,6 +97,4 @@ def _stop_safely(node: NodeTools, executor: Executor, thread: threading.Thread) 
     if not done.is_set():
         node.safe_stop()
     thread.join(0.1)  # action results
-    end_s = time.monotonic() + node.DELIVERY_S
-    while not node.delivered() and time.monotonic() < end_s:
-        time.sleep(0.01)
+    node.await_delivery()

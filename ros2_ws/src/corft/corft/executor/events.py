@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import Counter
@@ -10,13 +11,14 @@ from collections.abc import Callable
 from corft_core.execution import Refusal
 
 REPEAT_S = 2.0
-STOP = "braking"
+STOP, SAME_STOP_S = "braking", 0.2
 
 
 class Events:
     """``counts``: events since :meth:`clear` by what happened and why, without numbers: `chunk refused: STALE`.
 
-    ``log`` gets a line for every stop; of what may repeat with every message, one line each REPEAT_S.
+    ``log`` gets a line for every stop; of what may repeat with every message, one line each REPEAT_S. A robot whose
+    every message is a reason to stop stops once each SAME_STOP_S.
     ``steady_s``: a clock that never jumps.
     """
 
@@ -34,14 +36,11 @@ class Events:
         kind = f"{re.sub(r' [0-9]+', '', what)}: {event.reason}"
         self.counts[kind] += 1
         line = f"{what}: {event.reason}: {event.message}"
-        if what == STOP:
-            self._log(line)
-        else:
-            self.log(kind, line)
+        self.log(kind, line, SAME_STOP_S if what == STOP else REPEAT_S)
 
-    def log(self, kind: str, text: str) -> None:
-        """Log ``text``, unless something of this ``kind`` was logged in the last REPEAT_S."""
+    def log(self, kind: str, text: str, repeat_s: float = REPEAT_S) -> None:
+        """Log ``text``, unless something of this ``kind`` was logged in the last ``repeat_s``."""
         now_s = self._steady_s()
-        if now_s - self._logged_s.get(kind, -REPEAT_S) >= REPEAT_S:
+        if now_s - self._logged_s.get(kind, -math.inf) >= repeat_s:
             self._logged_s[kind] = now_s
             self._log(text)
