@@ -29,6 +29,7 @@ REANCHOR_RAD = 0.05
 SETTLED_RAD = 0.01  # an arm that stands so close to its command stands where the controller holds it
 SETTLE_NS = 200_000_000
 MOVE_SCALE = 0.5
+PLANS = 5  # a sampling planner knows no workspace: another of its ways may keep to it
 UNCERTAIN_S = 0.06  # three setpoints at their usual rate
 # A simulated clock that this process did not follow, because it hung: by steady time, or by the joint states' stamps.
 SILENT_S, BEHIND_NS = 0.5, 200_000_000
@@ -369,8 +370,11 @@ class Supervisor:
             commanded = self.executor.commanded_state(now_ns)
             start = self.executor.rest(now_ns, self._measured) if commanded is None else commanded.position
         try:
-            path = self._planned(kind, start, goal)
-            outside = None if kind == "recover" else self.executor.leaves_workspace(path, kind in ("home", "park"))
+            for _ in range(PLANS):
+                path = self._planned(kind, start, goal)
+                outside = None if kind == "recover" else self.executor.leaves_workspace(path, kind in ("home", "park"))
+                if outside is None:
+                    break
         except PlanningError as error:
             with self.lock:
                 self._move = None

@@ -80,7 +80,7 @@ class Predictor:
         return prediction, took_s
 
     def published(self, latency_s: float) -> None:
-        """Count a chunk that left the node ``latency_s`` of ROS time after its observation's stamp."""
+        """Count a chunk that left the node ``latency_s`` after its observation's stamp."""
         self._chunks += 1
         self._latencies_s.append(latency_s)
 
@@ -92,7 +92,7 @@ class Predictor:
         return time.perf_counter() - began_s
 
     def latency_s(self, share: float) -> float:
-        """Percentile of the last chunks' latencies, observation stamp to publishing [s, ROS time]."""
+        """Percentile of the last chunks' latencies, observation stamp to publishing [s]."""
         return percentile(self._latencies_s, share)
 
     def statistics(self) -> dict[str, Any]:
