@@ -372,8 +372,8 @@ class Supervisor:
         try:
             for _ in range(PLANS):
                 path = self._planned(kind, start, goal)
-                outside = None if kind == "recover" else self.executor.leaves_workspace(path, kind in ("home", "park"))
-                if outside is None:
+                against = None if kind == "recover" else self.executor.leaves_workspace(path, kind in ("home", "park"))
+                if against is None:
                     break
         except PlanningError as error:
             with self.lock:
@@ -388,10 +388,10 @@ class Supervisor:
             try:
                 self._require_ready(then_ns)
             except RefusedError as error:
-                outside = error.refusal
-            if outside is not None:
-                self._report(f"no way: {kind}", outside)
-                return False, f"{kind}: {outside.message}"
+                against = error.refusal
+            if against is not None:
+                self._report(f"no way: {kind}", against)
+                return False, f"{kind}: {against.message}"
             if path.duration_s < 1e-3 or np.max(np.abs(path.positions - start)) < 1e-3:
                 return True, f"already there: {kind}"
             outcome = self.executor.move(path, then_ns)
