@@ -20,6 +20,7 @@ import random
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -87,6 +88,7 @@ class Rig:
         self._contract_file, self._checkpoint, self._folder = contract_file, checkpoint, folder
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, NICE_ROBOT)  # threads and processes inherit it
+        self._home = tempfile.TemporaryDirectory()  # stops that the last campaign left unanswered are not this one's
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.RLock()
         self._post = Post()
@@ -257,7 +259,8 @@ class Rig:
         with (self._folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=None if name == "cell" else as_the_graph)
+                env={**os.environ, "OMP_NUM_THREADS": "1", "ROS_HOME": self._home.name},
+                preexec_fn=None if name == "cell" else as_the_graph)
 
     def restart(self, name: str) -> None:
         """Start ``cell`` or ``graph`` anew, once it has ended, and wait until the graph is active."""

@@ -19,12 +19,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ros_domain(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A ROS_DOMAIN_ID for this module, also in the environment of the processes it starts."""
+def ros_domain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A ROS_DOMAIN_ID and ROS_HOME for this module, also in the environment of the processes it starts."""
     domain = 40 + (zlib.crc32(request.module.__name__.encode()) + os.getpid()) % 60
-    before = {key: os.environ.get(key) for key in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")}
+    before = {key: os.environ.get(key) for key in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_HOME")}
     os.environ["ROS_DOMAIN_ID"] = str(domain)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_HOME"] = str(tmp_path_factory.mktemp("ros_home"))
     yield domain
     for key, value in before.items():
         if value is None:

@@ -38,8 +38,8 @@ class NodeProcess:
         if namespace:
             command += ["-r", f"__ns:={namespace}"]
         sources = os.pathsep.join([str(ROOT / "corft_core"), str(ROOT / "ros2_ws" / "src" / "corft")])
-        variables = {**os.environ, **(environment or {})}
         self._folder = tempfile.TemporaryDirectory()
+        variables = {"ROS_HOME": self._folder.name, **os.environ, **(environment or {})}
         self._log = Path(self._folder.name) / "output"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(

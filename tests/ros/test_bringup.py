@@ -1,4 +1,4 @@
-"""`ros2 launch corft bringup.launch.py` with a simulated cell: a trial, a crash, Ctrl-C; and what it refuses."""
+"""`ros2 launch corft bringup.launch.py` with a simulated cell: a trial, crashes, Ctrl-C; and what it refuses."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rclpy
+from corft_msgs.action import RunPolicy
 from corft_msgs.msg import ActionChunk, ExecutionStatus
-from ros.graph import CONTRACT, PATIENCE_S, running, spin_until
+from rclpy.action import ActionClient
+from rclpy.node import Node
+from ros.graph import CONTRACT, PATIENCE_S, call, running, spin_for, spin_until
 from ros.tiny_policy import make_tiny_checkpoint
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from corft_core.contract import Contract
 
@@ -52,6 +56,27 @@ def alive(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
+def pids(log: Path) -> dict[str, int]:
+    """The newest process of every node of a launch."""
+    return {name: int(pid) for name, pid in re.findall(
+        r"\[(\w+)-\d+\]: process started with pid \[(\d+)\]", log.read_text())}
+
+
+def activity_of(node: Node) -> Callable[[], bool]:
+    """Whether the graph in the node's namespace is active."""
+    manager = node.create_client(Trigger, "lifecycle_manager/is_active")
+
+    def active() -> bool:
+        """Asked anew after a while: a request to a manager that was killed is never answered."""
+        future, deadline_s = manager.call_async(Trigger.Request()), time.monotonic() + 2.0
+        while not future.done() and time.monotonic() < deadline_s:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        answer = future.result() if future.done() else None
+        return answer is not None and bool(answer.success)
+
+    return active
+
+
 @pytest.mark.timeout(900)
 def test_a_trial_runs_in_a_namespace_killed_nodes_return_and_ctrl_c_ends_everything(
         rclpy_context: None, checkpoint: Path, tmp_path: Path) -> None:
@@ -60,11 +85,6 @@ def test_a_trial_runs_in_a_namespace_killed_nodes_return_and_ctrl_c_ends_everyth
     states: set[int] = set()
     node.create_subscription(ActionChunk, "action_chunk", chunks.append, 10)
     node.create_subscription(ExecutionStatus, "execution_status", lambda status: states.add(status.state), 10)
-
-    def pids() -> dict[str, int]:
-        """The newest process of every node."""
-        return {name: int(pid) for name, pid in re.findall(
-            r"\[(\w+)-\d+\]: process started with pid \[(\d+)\]", log.read_text())}
 
     def trial(scene: str) -> dict[str, Any]:
         chunks.clear()
@@ -78,16 +98,7 @@ def test_a_trial_runs_in_a_namespace_killed_nodes_return_and_ctrl_c_ends_everyth
         assert ExecutionStatus.EXECUTING in states, "the executor followed the chunks"
         return row
 
-    manager = node.create_client(Trigger, "lifecycle_manager/is_active")
-
-    def active() -> bool:
-        """Asked anew after a while: a request to a manager that was killed is never answered."""
-        future, deadline_s = manager.call_async(Trigger.Request()), time.monotonic() + 2.0
-        while not future.done() and time.monotonic() < deadline_s:
-            rclpy.spin_once(node, timeout_sec=0.1)
-        answer = future.result() if future.done() else None
-        return answer is not None and bool(answer.success)
-
+    active = activity_of(node)
     log, out = tmp_path / "launch.log", tmp_path / "results.jsonl"
     with running("cell_node", {"real_time_factor": 1.0}, namespace="/left"), \
             launched(log, f"checkpoint:={checkpoint}", "use_sim_time:=true", "namespace:=left",
@@ -98,10 +109,10 @@ def test_a_trial_runs_in_a_namespace_killed_nodes_return_and_ctrl_c_ends_everyth
         assert row["chunks"] == len(chunks) >= 2 and row["latency_p50_s"] > 0
         assert row["instruction"] == "pick up the red cube and put it in the bin"
 
-        before = pids()
+        before = pids(log)
         for name in ("camera_node", "policy_node", "executor_node", "lifecycle_manager"):
             os.kill(before[name], signal.SIGKILL)
-        spin_until(node, lambda: all(pids()[name] != pid for name, pid in before.items()), "all to be started anew")
+        spin_until(node, lambda: all(pids(log)[name] != pid for name, pid in before.items()), "all to be started anew")
         spin_until(node, active, "the graph after the crash", 3 * PATIENCE_S)
         states.clear()
         spin_until(node, lambda: bool(states), "the executor's status")
@@ -116,6 +127,74 @@ def test_a_trial_runs_in_a_namespace_killed_nodes_return_and_ctrl_c_ends_everyth
         time.sleep(0.1)
     assert not alive(every)
     assert "SIGKILL" not in log.read_text()
+
+
+@pytest.mark.timeout(900)
+def test_a_stop_outlives_the_executor_and_with_auto_enable_too_nothing_moves_until_it_is_answered(
+        rclpy_context: None, checkpoint: Path, tmp_path: Path) -> None:
+    node = rclpy.create_node("bringup_test", namespace="/right")
+    goals: ActionClient[Any, Any, Any] = ActionClient(node, RunPolicy, "run_policy")
+    statuses: list[ExecutionStatus] = []
+    sent: list[JointTrajectory] = []
+    node.create_subscription(ExecutionStatus, "execution_status", statuses.append, 10)
+    node.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", sent.append, 10)
+    active = activity_of(node)
+
+    def ask(service: str, on: bool) -> SetBool.Response:
+        return call(node, SetBool, f"executor_node/{service}", SetBool.Request(data=on))
+
+    def begin() -> Any:
+        future = goals.send_goal_async(RunPolicy.Goal(instruction="put the red cube into the bin"))
+        spin_until(node, future.done, "the goal's acceptance")
+        assert future.result().accepted
+        return future.result().get_result_async()
+
+    def outcome(result: Any) -> str:
+        spin_until(node, result.done, "the goal's end")
+        return str(result.result().result.reason)
+
+    def moves() -> None:
+        statuses.clear()
+        spin_until(node, lambda: any(s.state == ExecutionStatus.EXECUTING for s in statuses), "the arm to move")
+
+    def crash() -> None:
+        """And back again; what it says then is in ``statuses``, what it sends in ``sent``."""
+        before = pids(log)["executor_node"]
+        os.kill(before, signal.SIGKILL)
+        spin_until(node, lambda: pids(log)["executor_node"] != before, "another executor")
+        statuses.clear()
+        sent.clear()
+        spin_until(node, lambda: bool(statuses) and active(), "the graph after the crash", 2 * PATIENCE_S)
+        spin_for(node, 2.0)
+
+    log = tmp_path / "launch.log"
+    with running("cell_node", {"real_time_factor": 1.0}, namespace="/right"), \
+            launched(log, f"checkpoint:={checkpoint}", "use_sim_time:=true", "namespace:=right", "auto_enable:=true",
+                     "torch_threads:=1"):
+        spin_until(node, active, "the graph", 2 * PATIENCE_S)
+        result = begin()
+        moves()
+        assert ask("estop", True).success
+        assert "EMERGENCY_STOP" in outcome(result)
+        crash()
+        assert {s.state for s in statuses} == {ExecutionStatus.STOPPED} and sent == []
+        assert {s.reason for s in statuses} == {"EMERGENCY_STOP"}
+        assert "the emergency stop was called (service estop)" in outcome(begin()), "another goal ends with the reason"
+        assert not ask("enable", True).success and sent == []
+        assert ask("estop", False).success
+        crash()
+        assert {s.state for s in statuses} == {ExecutionStatus.DISABLED} and sent == [], "released is not enabled"
+        assert ask("enable", True).success
+        result = begin()
+        moves()
+        assert call(node, Trigger, "executor_node/stop", Trigger.Request()).success
+        assert "STOP_REQUESTED" in outcome(result)
+        crash()
+        assert {s.state for s in statuses} == {ExecutionStatus.DISABLED} and sent == []
+        assert "waits for ~/enable: stop was called" in log.read_text()
+        assert ask("enable", True).success
+        crash()
+        assert ExecutionStatus.IDLE in {s.state for s in statuses}, "nothing waits for an answer"
 
 
 def test_a_folder_that_is_no_checkpoint_ends_the_launch_with_the_reason(ros_domain: int, tmp_path: Path) -> None:

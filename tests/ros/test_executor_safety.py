@@ -71,7 +71,7 @@ def test_the_emergency_stop_holds_until_it_is_released_and_the_executor_enabled(
         enable(operator)
         button.publish(Bool(data=True))
         wait_for_reason(operator, "EMERGENCY_STOP")
-    with executor_on(operator):  # the button is still pressed, and one that starts later knows
+    with executor_on(operator):  # another one, with a memory of its own: the button is still pressed
         spin_until(operator, lambda: "topic estop" in try_to_enable(operator)[1], "the latched stop")
     operator.destroy_publisher(button)
 

@@ -5,8 +5,9 @@ and publishes `execution_status`. Services: `~/enable`, `~/estop` (SetBool), `~/
 (Trigger), `~/approach`. Nothing moves before `~/enable`. Every trajectory ends at rest, so a crash or a lost network is
 a soft stop. The arm is braked on deactivation, SIGINT, SIGTERM, a stop, stale joint states, a tracking error, a
 controller that is gone and an object that came into the way; a stop and a tracking error last until `~/enable`, an
-emergency stop until it is released and then until `~/enable`. With `use_sim_time`, a clock that jumps back or an arm
-that jumps (a reset scene) forgets what runs. With `execute` false nothing is sent: what would be goes to `~/dry_run/…`.
+emergency stop until it is released and then until `~/enable`, in the next process too (corft.executor.stop_memory).
+With `use_sim_time`, a clock that jumps back or an arm that jumps (a reset scene) forgets what runs. With `execute`
+false nothing is sent: what would be goes to `~/dry_run/…`.
 
 Two threads. Callbacks (joint states, watchdog, stops, services) run in the node's executor and never plan; chunks and
 planned moves run in a worker, which alone uses the planner. They share the Supervisor, whose lock is held for state
@@ -40,6 +41,7 @@ from corft.executor.messages import JointStates, pose_from_message, setpoint_fro
 from corft.executor.outputs import arm_output, controller_name, gripper_output
 from corft.executor.parameters import EXECUTOR_PARAMETERS, executor_options
 from corft.executor.status import diagnosis, status_message
+from corft.executor.stop_memory import StopMemory, stop_file
 from corft.executor.work import ExecutorWork, warm_up
 from corft.node_base import CorftLifecycleNode, Diagnosis, message_type, qos_profile
 from corft.node_main import run_node
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.05
 PLANNED_MOVES: tuple[MoveKind, ...] = ("home", "park", "recover")
+UNTIL_ENABLED = "enable"
 NOT_ACTIVE = "the executor is not active; activate it first (ros2 lifecycle set <node> activate)"
 
 
@@ -123,7 +126,9 @@ class ExecutorNode(CorftLifecycleNode):
     def _connect(self, contract: Contract) -> None:
         """Subscriptions and services, from configure on: discovery takes time, and activation must not wait for it."""
         stream = contract.joint_state
-        self._estop = EmergencyStop(self, self.param("estop_required"), self._on_estop)
+        self._stops = StopMemory(stop_file(self.get_fully_qualified_name(), self.context.get_domain_id()),
+                                 lambda failure: self._events.log("stop memory", failure))
+        self._estop = EmergencyStop(self, self.param("estop_required"), self._on_estop, self._stops)
         inputs = [
             self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, qos_profile("reliable", 1)),
             self.create_subscription(message_type(stream.type), stream.topic, self._on_joint_state,
@@ -144,7 +149,9 @@ class ExecutorNode(CorftLifecycleNode):
         self._running_supervisor.restart(self._activated_ns)
         self._source.release()
         self._events.clear()
+        unanswered = self._stops.waiting
         waiting = ("nothing is sent (execute is false)" if not self._execute else
+                   f"waits for ~/enable: {'; '.join(unanswered.values())}" if unanswered else
                    "moves at once" if self.param("auto_enable") else "call ~/enable to let the arm move")
         self.get_logger().info(f"chunk_mode {self.param('chunk_mode')}, planner {self.param('planner')}, speed_scale "
                                f"{self.param('speed_scale'):g}; {waiting}")
@@ -159,7 +166,8 @@ class ExecutorNode(CorftLifecycleNode):
             supervisor = self._running_supervisor
             with supervisor.lock:  # somebody else may have moved the arm before: start from where it stands
                 supervisor.restart(now_ns)
-                supervisor.enabled = self.param("auto_enable") or not self._execute
+                auto_enable = self.param("auto_enable") and not self._stops.waiting
+                supervisor.enabled = auto_enable or not self._execute
         return self._activated_ns is None
 
     def deactivate(self) -> None:
@@ -237,6 +245,7 @@ class ExecutorNode(CorftLifecycleNode):
 
     def _on_tick(self) -> None:
         self._estop.poll()
+        self._keep_stop()
         self._watch.poll()
         if not self.active:
             return
@@ -263,6 +272,13 @@ class ExecutorNode(CorftLifecycleNode):
         if self.active:
             self._publish_status()
 
+    def _keep_stop(self) -> None:
+        """What lasts until ~/enable does so in the next process too."""
+        stopped = self._running_supervisor.stopped
+        if stopped is not None:
+            self._stops.keep(UNTIL_ENABLED, stopped.message)
+        self._stops.poll()
+
     def _heed_controller(self, now_ns: int) -> None:
         """What the watch saw when it was polled last."""
         self._running_supervisor.fault("controller", self._watch.refusal if self._execute else None, now_ns)
@@ -275,17 +291,21 @@ class ExecutorNode(CorftLifecycleNode):
             self._watch.poll()  # the controller may have gone since the last tick
             self._heed_controller(self._now_ns())
             response.success, response.message = supervisor.enable(self._now_ns())
-            if response.success and self._gripper is not None:
-                self._gripper.forget()
+            if response.success:
+                self._stops.keep(UNTIL_ENABLED, "")
+                if self._gripper is not None:
+                    self._gripper.forget()
         else:
             supervisor.disable(self._now_ns(), Refusal(Reason.DISABLED, "disabled by the operator"))
             self._source.release()
+            self._stops.keep(UNTIL_ENABLED, "disabled by the operator")
             response.success, response.message = True, "disabled"
         return response
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         reason = Refusal(Reason.STOP_REQUESTED, "stop was called")
         self._running_supervisor.stop(reason, self._now_ns())  # where nothing moves, activation must not undo it
+        self._keep_stop()
         if self.active:
             self._publish_status()
         response.success, response.message = True, "stopped; call ~/enable to go on"

@@ -11,6 +11,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
+from corft.executor.stop_memory import StopMemory
+
 TOPIC = "estop"
 
 
@@ -18,13 +20,15 @@ class EmergencyStop:
     """Calls ``changed(reason)`` when the stop is pressed (a sentence) or released by all that pressed it (empty).
 
     Pressed by true on the topic `estop`, by the service `~/estop`, and, where ``required``, by the topic losing its
-    publisher. A late joiner hears the last word of a latched publisher. Released is not enabled: that stays the
-    operator's call.
+    publisher. A late joiner hears the last word of a latched publisher. What is in ``memory`` has been pressed before
+    this process began. Released is not enabled: that stays the operator's call.
     """
 
-    def __init__(self, node: Node, required: bool, changed: Callable[[str], None]) -> None:
-        self._node, self._required, self._changed = node, required, changed
+    def __init__(self, node: Node, required: bool, changed: Callable[[str], None], memory: StopMemory) -> None:
+        self._node, self._required, self._changed, self._memory = node, required, changed, memory
         self._pressed: dict[str, str] = {}
+        for source in ("topic", "service"):
+            self._set(source, memory.waiting.get(source, ""))
         # Two subscriptions: a latched sample reaches a transient-local reader only, and such a reader is
         # incompatible with publishers that are not latched or only best effort.
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -54,14 +58,18 @@ class EmergencyStop:
         self._node.destroy_service(self._service)
 
     def _on_topic(self, message: Bool) -> None:
-        self._set("topic", "the emergency stop is pressed (topic estop)" if message.data else "")
+        self._given("topic", "the emergency stop is pressed (topic estop)" if message.data else "")
 
     def _on_service(self, request: SetBool.Request, response: SetBool.Response) -> Any:
-        self._set("service", "the emergency stop was called (service estop)" if request.data else "")
+        self._given("service", "the emergency stop was called (service estop)" if request.data else "")
         response.success = request.data or not self.pressed
         response.message = (next(iter(self._pressed.values())) if self.pressed
                             else "released; call ~/enable to let the arm move again")
         return response
+
+    def _given(self, source: str, reason: str) -> None:
+        self._set(source, reason)  # first brake
+        self._memory.keep(source, reason)
 
     def _set(self, source: str, reason: str) -> None:
         before = self.pressed

@@ -41,7 +41,8 @@ EXECUTOR_PARAMETERS = (
                        "again."),
     *SHARED_OPTIONS,
     *_OPTIONS,
-    Param("auto_enable", False, "Move as soon as the node is active, without a call of ~/enable."),
+    Param("auto_enable", False, "Move as soon as the node is active, without a call of ~/enable, unless a stop "
+                                "from before its start waits for one."),
     Param("execute", True, "false: a dry run; what would be sent goes to ~/dry_run/joint_trajectory and the log."),
     Param("controller", "", "The arm's joint trajectory controller; empty: by the contract's arm_command topic."),
     Param("controller_interface", "topic", "How the controller is spoken to; action (FollowJointTrajectory) needs "
