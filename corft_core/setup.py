@@ -4,7 +4,7 @@ setup(
     name="corft_core",
     version="0.4.0",
     packages=find_packages(include=["corft_core", "corft_core.*"]),
-    package_data={"": ["*.html", "*.yaml", "*.json"]},
+    package_data={"": ["*.html", "*.yaml", "*.json", "requirements.txt"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/corft_core"]),
         ("share/corft_core", ["package.xml"]),

@@ -97,6 +97,12 @@ class RobotDescription:
             rows.append((float(limit.attrib["lower"]), float(limit.attrib["upper"])))
         return np.array(rows).T
 
+    def velocity_limits(self, joints: tuple[str, ...]) -> NDArray[np.float64]:
+        """(J,): velocity limits of ``joints``, infinite where the URDF has none."""
+        limits = [self._joints[name].find("limit") if name in self._joints else None for name in joints]
+        values = [0.0 if limit is None else float(limit.get("velocity", 0.0)) for limit in limits]
+        return np.array([value if value > 0 else np.inf for value in values])
+
     def planning_group(self, joints: tuple[str, ...]) -> str:
         """Name of the SRDF group whose moving joints are ``joints``. Raises PlanningError naming the groups."""
         groups = {group.get("name", ""): group for group in ElementTree.fromstring(self.srdf).findall("group")}

@@ -12,10 +12,12 @@ import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 
-from corft.doctor_machine import Check
-from corft.executor.arm_output import listeners
+from corft.doctor_machine import Check, Level, faster
+from corft.executor.arm_output import ONLOOKERS, listeners
 from corft.executor.control_interfaces import optional_control_type
 from corft.executor.controller_probe import ControllerProbe
 from corft.executor.controller_traits import traits
@@ -26,6 +28,7 @@ from corft.recording.command import full_name, recorded_topics
 from corft.recording.monitor import Monitors, RecorderClock
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
+from corft_core.planning.description import RobotDescription, resolve_description
 
 DISCOVERY_S, LISTEN_S, PROBE_S = 3.0, 2.0, 3.0
 
@@ -41,6 +44,7 @@ def graph_checks(contract: Contract, namespace: str, controller: str, use_sim_ti
         spinning = threading.Thread(target=_spin, args=(executor,), daemon=True)
         spinning.start()
         yield from _joints(node, contract)
+        yield from _description(node, contract)
         yield from _controller(node, contract, controller, use_sim_time)
         yield from _gripper(node, contract, namespace)
     finally:
@@ -104,10 +108,13 @@ def _joints(node: Node, contract: Contract) -> Iterator[Check]:
         zip(message.name, message.position, strict=False)), qos_profile(contract.joint_state.qos, 10))
     _until(lambda: set(calibration.names) <= seen.keys(), LISTEN_S)
     missing = [name for name in calibration.names if name not in seen]
+    if not seen:
+        yield Check("joint names", "ERROR", f"nothing came on {contract.joint_state.topic}",
+                    "see joint_state above, and run this again")
+        return
     if missing:
         yield Check("joint names", "ERROR", f"{', '.join(missing)} never came; the messages carry "
-                    f"{', '.join(sorted(seen)) or 'nothing'}", "correct robot.joints, gripper.joint or the stream's "
-                    "`joints:` names")
+                    f"{', '.join(sorted(seen))}", "correct robot.joints, gripper.joint or the stream's `joints:` names")
         return
     source = np.array([seen[name] for name in calibration.names])
     position = calibration.from_source(source)[: len(contract.robot.joints)]
@@ -135,6 +142,34 @@ def _joints(node: Node, contract: Contract) -> Iterator[Check]:
         yield Check("arm's pose", "ok", f"within limits, free, {away:.2f} rad from home")
 
 
+def _description(node: Node, contract: Contract) -> Iterator[Check]:
+    """Whether the robot's own description, where robot_state_publisher shows it, allows what the contract's does."""
+    texts: list[str] = []
+    node.create_subscription(String, "robot_description", lambda message: texts.append(message.data),
+                             QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    topic = node.resolve_topic_name("robot_description")
+    if not node.count_publishers(topic):
+        return
+    _until(lambda: texts, LISTEN_S)
+    joints = contract.robot.joints
+    try:
+        ours = resolve_description(contract.robot.description).position_limits(joints)
+        shown = RobotDescription(texts[-1] if texts else "", "<robot/>")
+        theirs = shown.position_limits(joints)
+    except CorftError as error:
+        yield Check("running description", "warning", f"{topic}: {error}",
+                    f"compare robot.joints with ros2 topic echo --once --full-length {topic}")
+        return
+    narrower = [f"{name} [{lowest:.3f}, {highest:.3f}], not [{low:.3f}, {high:.3f}] rad"
+                for name, (low, high), (lowest, highest) in zip(joints, ours.T, theirs.T, strict=True)
+                if lowest > low + 1e-3 or highest < high - 1e-3]
+    found = narrower + [f"velocity of {line}" for line in faster(contract, shown)]
+    yield Check("running description", "warning" if found else "ok",
+                f"{topic} allows less: {'; '.join(found)}" if found else f"{topic} allows what the contract's does",
+                "name the robot's own URDF in robot.description: ros2 param get --hide-type robot_state_publisher "
+                "robot_description > robot.urdf; lower limits.velocity_rad_s" if found else "")
+
+
 def _controller(node: Node, contract: Contract, given: str, use_sim_time: bool) -> Iterator[Check]:
     """The controller's parameters, and whether it listens."""
     try:
@@ -152,10 +187,8 @@ def _controller(node: Node, contract: Contract, given: str, use_sim_time: bool) 
 
     _until(answered, PROBE_S + 1.0)
     probe.destroy()
-    heard = listeners(node, contract.arm_command.topic)
-    yield Check("arm command", "ok" if heard else "ERROR",
-                f"{heard} subscribers of {contract.arm_command.topic}",
-                "" if heard else "load and activate the controller: ros2 control list_controllers")
+    yield _commanded(node, "arm command", f"{name}/joint_trajectory", "ERROR",
+                     "load and activate the controller: ros2 control list_controllers")
     if not answers or answers[0][0] is None:
         yield Check("controller", "warning", f"{name} tells no parameters",
                     "is that its name? a joint trajectory controller of ros2_control does; --controller names another")
@@ -178,10 +211,20 @@ def _controller(node: Node, contract: Contract, given: str, use_sim_time: bool) 
 def _gripper(node: Node, contract: Contract, namespace: str) -> Iterator[Check]:
     if contract.gripper is None or contract.gripper_command is None:
         return
-    topic = full_name(contract.gripper_command.topic, namespace)
+    yield _commanded(node, "gripper command", full_name(contract.gripper_command.topic, namespace), "warning",
+                     "start the gripper's controller, or use gripper_interface:=gripper_command")
+
+
+def _commanded(node: Node, what: str, topic: str, serious: Level, fix: str) -> Check:
+    """Whether somebody hears the executor's commands, which are reliable and not latched."""
     heard = listeners(node, topic)
-    yield Check("gripper command", "ok" if heard else "warning", f"{heard} subscribers of {topic}",
-                "" if heard else "start the gripper's controller, or use gripper_interface:=gripper_command")
+    deaf = [info.node_name for info in node.get_subscriptions_info_by_topic(topic)
+            if info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+            and not info.node_name.startswith(ONLOOKERS)]
+    if deaf:
+        return Check(what, serious, f"QoS mismatch on {topic}: commands are VOLATILE, which {', '.join(deaf)} does not "
+                     "hear with its TRANSIENT_LOCAL subscription", "let it subscribe with durability VOLATILE")
+    return Check(what, "ok" if heard else serious, f"{heard} subscribers of {topic}", "" if heard else fix)
 
 
 def _until(condition: Any, patience_s: float) -> None:

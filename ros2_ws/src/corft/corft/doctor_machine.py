@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from corft.doctor_versions import differences, from_wheels, packages
 from corft.policy.checks import check_robot, checkpoint_folder
 from corft_core.contract import Contract
 from corft_core.errors import CorftError
 from corft_core.imports import import_trouble
+from corft_core.planning.description import RobotDescription
 
 Level = Literal["ok", "warning", "ERROR"]
 ROOM_GB = 20.0
+DISTROS = ("jazzy", "kilted", "lyrical")
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,21 @@ class Check:
 def machine(planner: str, device: str) -> Iterator[Check]:
     """Interpreter, packages, GPU, middleware, disk."""
     distro = os.environ.get("ROS_DISTRO", "")
-    yield Check("Python, ROS 2", "ok" if distro else "ERROR",
-                f"{platform.python_version()} ({sys.executable}), ROS_DISTRO {distro or 'not set'}",
-                "" if distro else "source /opt/ros/<distro>/setup.bash (without ROS 2: . tools/env.sh)")
+    known = distro in DISTROS
+    yield Check("Python, ROS 2", "ok" if known else "warning" if distro else "ERROR",
+                f"{platform.python_version()} ({sys.executable}), ROS_DISTRO {distro or 'not set'}"
+                + ("" if known else f", expected {', '.join(DISTROS)}"),
+                "" if known else "source /opt/ros/<distro>/setup.bash of one of them (without ROS 2: . tools/env.sh)")
     for name, why in (("rclpy", "the nodes"), ("corft_msgs", "the nodes"), ("torch", "policies and training"),
                       ("cv2", "images"), ("pinocchio", "the embedded planner")):
         yield _importable(name, why)
+    yield _versions()
     yield _cv_bridge()
     yield _device(device)
-    if planner == "moveit":
-        yield _moveit()
+    if planner == "moveit" or importlib.util.find_spec("moveit") is not None:
+        found = _moveit()
+        yield found if planner == "moveit" or found.level == "ok" else Check(
+            found.what, "ok", f"{found.seen}; not needed: the planner is {planner}")
     yield _middleware()
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
     yield Check("disk", "ok" if free_gb > ROOM_GB else "warning", f"{free_gb:.0f} GB free here",
@@ -62,6 +69,17 @@ def _importable(name: str, why: str) -> Check:
                      f"needed by {why}. Build the workspace with an environment that has it: make setup, or "
                      "docs/how-to/your-robot.md")
     return Check(name, "ok", str(getattr(module, "__version__", "found")))
+
+
+def _versions() -> Check:
+    found = list(packages())
+    lines, advice = differences(found, from_wheels())
+    if not lines:
+        return Check("versions", "ok", f"{len(found)} packages as pinned" + (
+            "" if from_wheels() else f", NumPy {np.__version__} as the ROS installation has it"))
+    if sys.prefix == sys.base_prefix:
+        advice = f"this Python is the system's; corft's own: make setup, then . tools/env.sh. Or here: {advice}"
+    return Check("versions", "warning", "; ".join(lines), advice)
 
 
 def _cv_bridge() -> Check:
@@ -97,9 +115,10 @@ def _moveit() -> Check:
     except PlanningError as error:
         return Check("moveit_py", "ERROR", str(error), "or use planner:=embedded")
     if trouble := import_trouble("import moveit.planning, moveit.core"):
-        return Check("moveit_py", "ERROR", trouble,
-                     "a moveit_py of Ubuntu 24.04 is built for NumPy 1.26: pip install 'numpy<2' in the environment, "
-                     "or use planner:=embedded")
+        newer = int(np.__version__.split(".")[0]) > 1
+        return Check("moveit_py", "ERROR", trouble, (
+            f"a moveit_py of Ubuntu 24.04 is built for NumPy 1.26: {sys.executable} -m pip install 'numpy<2'" if newer
+            else "sudo apt install --reinstall ros-$ROS_DISTRO-moveit-py") + ", or use planner:=embedded")
     return Check("moveit_py", "ok", f"loads with NumPy {np.__version__}")
 
 
@@ -127,7 +146,7 @@ def contract_checks(contract: Contract, scene: Path | None) -> Iterator[Check]:
     try:
         yield Check("robot description", "ok", f"{contract.robot.description}: {len(contract.robot.joints)} joints, "
                                                f"{len(description.links())} links")
-        yield from _limits(contract, description.urdf)
+        yield _limits(contract, description)
         yield from _home(contract, planner)
         yield Check("scene", "ok" if planner.scene else "warning",
                     f"{len(planner.scene)} objects" + (f" of {scene}" if scene else ""),
@@ -150,18 +169,19 @@ def moveit_files(contract: Contract, folder: Path) -> Check:
     return Check("MoveIt's files", "ok", f"{folder / 'moveit'} fits contract and SRDF")
 
 
-def _limits(contract: Contract, urdf: str) -> Iterator[Check]:
+def _limits(contract: Contract, description: RobotDescription) -> Check:
     """The contract's velocities against the URDF's."""
-    joints = {joint.get("name"): joint.find("limit") for joint in ElementTree.fromstring(urdf).iter("joint")}
-    above = []
-    for name, allowed in zip(contract.robot.joints, contract.limits.velocity_rad_s, strict=True):
-        limit = joints.get(name)
-        text = None if limit is None else limit.get("velocity")
-        if text is not None and 0 < float(text) < allowed:
-            above.append(f"{name} {allowed:g} above {float(text):g}")
-    yield Check("velocity limits", "warning" if above else "ok",
-                "; ".join(above) if above else "within the robot description's",
-                "lower limits.velocity_rad_s" if above else "")
+    above = faster(contract, description)
+    return Check("velocity limits", "warning" if above else "ok",
+                 "; ".join(above) if above else "within the robot description's",
+                 "lower limits.velocity_rad_s" if above else "")
+
+
+def faster(contract: Contract, description: RobotDescription) -> list[str]:
+    """Joints for which the contract allows more velocity than a description."""
+    highest = description.velocity_limits(contract.robot.joints)
+    return [f"{name} {allowed:g} above {limit:g}" for name, allowed, limit in zip(
+        contract.robot.joints, contract.limits.velocity_rad_s, highest, strict=True) if allowed > limit]
 
 
 def _home(contract: Contract, planner: Any) -> Iterator[Check]:
