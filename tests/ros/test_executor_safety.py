@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +76,20 @@ def test_the_emergency_stop_holds_until_it_is_released_and_the_executor_enabled(
     with executor_on(operator):  # another one, with a memory of its own: the button is still pressed
         spin_until(operator, lambda: "topic estop" in try_to_enable(operator)[1], "the latched stop")
     operator.destroy_publisher(button)
+
+
+def test_an_emergency_stop_that_nobody_released_outlives_sigterm_and_ends_with_ctrl_c(
+        operator: Operator, tmp_path: Path) -> None:
+    def stops() -> list[str]:
+        return [file.read_text() for file in tmp_path.glob("corft/stops/*")]
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with executor_on(operator, environment={"ROS_HOME": str(tmp_path)}, reset=False) as executor:
+            assert call(operator, SetBool, f"{operator.arm_node}/estop", SetBool.Request(data=True)).success
+            assert len(stops()) == 1 and "emergency stop was called" in stops()[0]
+            executor.stop(number)
+        assert len(stops()) == (number == signal.SIGTERM)
+        shutil.rmtree(tmp_path / "corft")
 
 
 def test_a_required_emergency_stop_that_nobody_publishes_stops_the_arm(operator: Operator) -> None:

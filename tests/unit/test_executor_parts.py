@@ -99,6 +99,14 @@ def test_a_stop_that_nobody_answered_is_there_for_the_next_process(tmp_path: Pat
     assert memory(file).waiting == {} and list(file.parent.iterdir()) == []
 
 
+def test_who_ended_the_executor_begins_anew(tmp_path: Path) -> None:
+    file = tmp_path / "stops.json"
+    ended = memory(file)
+    ended.keep("service", "the emergency stop was called")
+    ended.forget()
+    assert not file.exists() and memory(file).waiting == {}
+
+
 @pytest.mark.parametrize("content", ["", "[1]", "{", "\0"])
 def test_a_file_that_says_nothing_is_a_stop_until_it_is_released(tmp_path: Path, content: str) -> None:
     file = tmp_path / "stops.json"

@@ -5,7 +5,8 @@ and publishes `execution_status`. Services: `~/enable`, `~/estop` (SetBool), `~/
 (Trigger), `~/approach`. Nothing moves before `~/enable`. Every trajectory ends at rest, so a crash or a lost network is
 a soft stop. The arm is braked on deactivation, SIGINT, SIGTERM, a stop, stale joint states, a tracking error, a
 controller that is gone and an object that came into the way; a stop and a tracking error last until `~/enable`, an
-emergency stop until it is released and then until `~/enable`, in the next process too (corft.executor.stop_memory).
+emergency stop until it is released and then until `~/enable`, in a process that is started anew after a crash too
+(corft.executor.stop_memory).
 With `use_sim_time`, a clock that jumps back or an arm that jumps (a reset scene) forgets what runs. With `execute`
 false nothing is sent: what would be goes to `~/dry_run/…`.
 
@@ -75,6 +76,8 @@ class ExecutorNode(CorftLifecycleNode):
         self._activated_ns: int | None = None  # until the clock has moved since
         super().__init__("executor_node")
         self._events = Events(self.get_logger().warning)
+        self._stops = StopMemory(stop_file(self.get_fully_qualified_name(), self.context.get_domain_id()),
+                                 lambda failure: self._events.log("stop memory", failure))
         self.add_post_set_parameters_callback(self._on_parameters)
 
     # Lifecycle
@@ -126,8 +129,6 @@ class ExecutorNode(CorftLifecycleNode):
     def _connect(self, contract: Contract) -> None:
         """Subscriptions and services, from configure on: discovery takes time, and activation must not wait for it."""
         stream = contract.joint_state
-        self._stops = StopMemory(stop_file(self.get_fully_qualified_name(), self.context.get_domain_id()),
-                                 lambda failure: self._events.log("stop memory", failure))
         self._estop = EmergencyStop(self, self.param("estop_required"), self._on_estop, self._stops)
         inputs = [
             self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, qos_profile("reliable", 1)),
@@ -193,6 +194,8 @@ class ExecutorNode(CorftLifecycleNode):
 
     def release(self) -> None:
         self._close_planner()
+        if self.interrupted:
+            self._stops.forget()
 
     def _close_planner(self) -> None:
         if self._planner is not None:

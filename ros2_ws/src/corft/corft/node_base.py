@@ -88,6 +88,7 @@ class NodeTools:
         self.hardware_id = ""
         self.exit_code = 0
         self.exit_requested = threading.Event()
+        self.interrupted = False  # ended by SIGINT: Ctrl-C, a launch that ends
         self.companions: list[Node] = []  # further nodes of this process, spun with this one
         self.add_on_set_parameters_callback(self._check_parameters)
         self.declare(self.PARAMETERS)

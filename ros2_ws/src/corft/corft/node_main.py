@@ -53,8 +53,13 @@ def _run(node_class: Callable[[], NodeTools], args: list[str] | None, threads: i
         return 2
     assert isinstance(node, Node)
     stop = node.exit_requested
+
+    def on_signal(number: int, _: object) -> None:
+        node.interrupted |= number == signal.SIGINT
+        stop.set()
+
     for number in _SIGNALS:
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, on_signal)
     executor: Executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
     for each in (node, *node.companions):
         executor.add_node(each)

@@ -1,4 +1,4 @@
-"""Stops that nobody has answered yet, in a file: they outlive the process, however it ended. No ROS in here."""
+"""Stops that nobody has answered yet, in a file: they outlive a process that crashed or was killed. No ROS in here."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ class StopMemory:
                 self._write()
             except OSError as error:
                 self._failed(f"after a crash this would be forgotten, it could not be written: {self.waiting}: {error}")
+
+    def forget(self) -> None:
+        """The process ends because a person ended it (Ctrl-C, also of its launch): who starts it again begins anew."""
+        self.waiting.clear()
+        self.poll()
 
     def _write(self) -> None:
         if self.waiting:
