@@ -44,6 +44,40 @@ class Chain:
                 value[state] = 0.6 * reached + 0.4 * GAMMA * value[state]
         return value[self.state]
 
+    @property
+    def distinct(self) -> np.ndarray:
+        """One row of every (state, recorded chunk) that occurs: an operator who chooses among them evenly."""
+        key = np.concatenate([self.state[:, None], self.table.action.reshape(len(self.state), -1)], 1)
+        return np.sort(np.unique(key, axis=0, return_index=True)[1])
+
+    def shared_values(self, rows: np.ndarray) -> np.ndarray:
+        """Q of the paper's shared target, (N, H): G_h of the policy that advances after the chunk, averaged over the
+        rows whose chunks begin alike, since a prefix does not know the rest of its chunk."""
+        whole, steps = self.table.targets(self.advancing_values)[:, -1], self.table.action[:, :, 0]
+        columns = []
+        for length in range(1, HORIZON + 1):
+            key = np.concatenate([self.state[:, None], steps[:, :length]], 1)
+            place = np.unique(key, axis=0, return_inverse=True)[1].ravel()
+            mean = np.bincount(place[rows], whole[rows]) / np.bincount(place[rows])
+            columns.append(mean[place])
+        return np.stack(columns, 1)
+
+    def expectile_values(self, rows: np.ndarray, expectile: float) -> np.ndarray:
+        """V of implicit Q-learning on these rows by value iteration, (N,): the expectile of Q_h(s, recorded chunk)."""
+        value = np.zeros(LENGTH)
+        for _ in range(100):
+            whole = self.table.targets(value[self.state])[:, -1]
+            value = np.array([_expectile(whole[rows[self.state[rows] == state]], expectile) for state in range(LENGTH)])
+        return value[self.state]
+
+
+def _expectile(values: np.ndarray, expectile: float) -> float:
+    found = values.mean()
+    for _ in range(50):
+        weight = np.where(values < found, 1.0 - expectile, expectile)
+        found = (weight * values).sum() / weight.sum()
+    return float(found)
+
 
 def make_chain(episodes: int = 60, failures: int = 0, seed: int = 0) -> Chain:
     """Episodes of an operator who advances with probability 0.6; the last `failures` are cut off before the end."""
@@ -83,9 +117,11 @@ def chain_config(**pairs: object) -> TrainConfig:
 
 
 def chain_stage(
-    chain: Chain, config: TrainConfig, advancing: bool = True, imitator: Actor | None = None
+    chain: Chain, config: TrainConfig, advancing: bool = True, imitator: Actor | None = None,
+    rows: np.ndarray | None = None,
 ) -> CoRFTStage:
-    """Stage 2 behind a stage 1 that learned to advance always (a deterministic head), or nothing, or `imitator`."""
+    """Stage 2 behind a stage 1 that learned to advance always (a deterministic head), or nothing, or `imitator`;
+    `rows`: those it trains on."""
     torch.manual_seed(0)
     shapes = Shapes(cameras=0, vision_shape=(0, 0), text_dim=0, state_dim=LENGTH, action_dim=2)
     actor, critic = Actor(shapes, config.policy), Critic(shapes, config.policy)
@@ -97,12 +133,15 @@ def chain_stage(
         torch.nn.init.ones_(last.bias)
     critic.encoder.load_state_dict(actor.encoder.state_dict())
     everything = torch.arange(len(chain.table))
-    return CoRFTStage(actor, critic, chain.frames, chain.table, everything, config, torch.device("cpu"), everything)
+    trained = everything if rows is None else torch.from_numpy(rows)
+    return CoRFTStage(actor, critic, chain.frames, chain.table, trained, config, torch.device("cpu"), everything)
 
 
-def run(stage: CoRFTStage) -> dict[str, float]:
-    """All steps of the stage; returns the last step's log."""
+def run(stage: CoRFTStage, settle: float = 0.0) -> dict[str, float]:
+    """All steps of the stage; returns the last step's log. The critic's last share `settle` has a tenth of its rate."""
     info: dict[str, float] = {}
     for step in range(stage.steps):
+        if settle and step == int((1.0 - settle) * stage.steps):
+            stage.critic.optimizer.param_groups[0]["lr"] /= 10.0
         info = stage.step(step)
     return info

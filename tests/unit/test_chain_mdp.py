@@ -11,10 +11,11 @@ from corft_core.learning.co_rft_stage import CoRFTStage
 from corft_core.policy.actor import Actor, Observation
 
 
-def largest_error(stage: CoRFTStage, chain: Chain) -> float:
-    """Largest error of a learned prefix value on recorded chunks, against the targets of the true values."""
+def largest_error(stage: CoRFTStage, chain: Chain, truth: np.ndarray | None = None) -> float:
+    """Largest error of a learned prefix value on recorded chunks, against `truth` (N, H), else the targets of the true
+    values."""
     columns = [length - 1 for length in stage.critic.critic.values.lengths]
-    truth = chain.table.targets(chain.advancing_values)[:, columns]
+    truth = (chain.table.targets(chain.advancing_values) if truth is None else truth)[:, columns]
     q = stage.table_values(chain.frames.samples.actions[:, None])[:, :, 0].mean(0).numpy()
     return float(np.abs(q - truth)[chain.table.target_valid[:, columns]].max())
 
@@ -42,6 +43,41 @@ def test_other_critics_and_targets_learn_the_same_values(pairs: dict[str, object
     stage = chain_stage(chain, chain_config(co_rft__alpha=0.0, co_rft__actor_steps=0, **pairs))
     run(stage)
     assert largest_error(stage, chain) < 1e-2
+
+
+EVEN = {"threads": 1, "co_rft__lr": 3e-3, "co_rft__refresh": 10, "co_rft__alpha": 0.0, "co_rft__actor_steps": 0}
+"""With every distinct chunk trained on equally often, the rare ones are learned as quickly as the others."""
+
+
+def even_stage(chain: Chain, **pairs: object) -> CoRFTStage:
+    return chain_stage(chain, chain_config(**EVEN | pairs), rows=chain.distinct)
+
+
+def test_transformer_critic_learns_the_prefix_values() -> None:
+    chain = make_chain(60)
+    stage = even_stage(chain, policy__critic__kind="transformer", policy__critic__width=32, co_rft__lr=2e-3,
+                       co_rft__steps=700, co_rft__batch=64)
+    run(stage, settle=0.1)
+    assert largest_error(stage, chain) < 1e-2
+
+
+def test_shared_targets_teach_the_mean_of_the_whole_chunks_value() -> None:
+    chain = make_chain(60)
+    stage = even_stage(chain, policy__critic__width=16, co_rft__targets="shared", co_rft__steps=600)
+    run(stage, settle=0.3)
+    truth = chain.shared_values(chain.distinct)
+    assert np.abs(truth - chain.table.targets(chain.advancing_values)).max() > 0.05, "the definitions differ here"
+    assert largest_error(stage, chain, truth) < 1e-2
+
+
+def test_prefix_values_that_bootstrap_from_the_expectile_value_are_those_of_value_iteration() -> None:
+    chain = make_chain(60)
+    stage = even_stage(chain, policy__encoder__embedding=64, policy__critic__width=32, co_rft__value="iql",
+                       co_rft__expectile=0.7, co_rft__steps=900, co_rft__batch=256)
+    run(stage, settle=0.5)
+    value = chain.expectile_values(chain.distinct, 0.7)
+    assert np.abs(value - chain.advancing_values).max() > 0.05, "not the policy's own value"
+    assert largest_error(stage, chain, chain.table.targets(value)) < 1e-2
 
 
 def test_value_without_an_action_critic_is_the_operators_own() -> None:

@@ -118,6 +118,41 @@ def test_targets_are_clipped_to_the_feasible_range_or_left(chain: Chain) -> None
         assert (largest <= 1.0) == clip
 
 
+@pytest.mark.parametrize("head", ["hl_gauss", "c51"])
+def test_a_distributional_critic_without_clipped_targets_is_refused(head: str) -> None:
+    with pytest.raises(ConfigError, match=rf"critic\.head = {head} cover .* policy\.critic\.head=scalar"):
+        chain_config(policy__critic__head=head, co_rft__clip_targets=False)
+
+
+def test_an_expectile_value_is_taught_and_read_over_the_encoder_that_belongs_to_it(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = small_stage(chain, co_rft__value="iql", co_rft__target_source="network", co_rft__tau=0.0,
+                        co_rft__train_encoder=True, co_rft__lr=1e-2)
+    run(stage)
+    critic = stage.critic
+    assert critic.networks is not None and critic.state_value is not None
+    taught: list[tuple[torch.Tensor, torch.Tensor]] = []
+    learn = critic._value_loss
+    monkeypatch.setattr(critic, "_value_loss", lambda index, embedding, target: (
+        taught.append((index, target)), learn(index, embedding, target))[1])
+    stage.step(1)
+    index, target = taught[0]
+    observation, actions = chain.frames.observe(index), chain.frames.samples.actions[index][:, None]
+    longest = critic.table.longest[index, None]
+
+    def values(embedding: torch.Tensor) -> torch.Tensor:
+        return critic.networks.critic(embedding, actions)[:, :, 0].amin(0).gather(1, longest)[:, 0]
+
+    with torch.no_grad():
+        assert torch.allclose(target, values(critic.networks.critic.embed(observation)))
+        assert not torch.allclose(target, values(critic.critic.embed(observation)), atol=1e-3)
+        following = critic.table.following[index]
+        online = critic.state_value(critic.critic.embed(chain.frames.observe(following.flatten())))
+    expected = online.clamp(critic.table.low, critic.table.high).view(following.shape)
+    assert torch.allclose(critic._following(index).value, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(("bias", "alpha", "message"), [
     (3.0, 0.0, r"for recorded chunks, the largest feasible return is 1\.00"),
     (3.0, 0.1, r"for the policy's chunks, the largest feasible return is 1\.00"),

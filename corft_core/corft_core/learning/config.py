@@ -73,7 +73,8 @@ class CoRFTConfig:
     )
     refresh: int = option(50, "critic steps between refreshes of the tabulated values [study: 25]", 1, 1_000_000)
     tau: float = option(0.005, "step of the EMA target networks [paper's neighbours: .005]", 0.0, 1.0)
-    clip_targets: bool = option(True, "clip state values in targets to the feasible range [study]")
+    clip_targets: bool = option(
+        True, "clip state values in targets to the feasible range; hl_gauss and c51 know no others [study]")
     target_noise: float = option(0.0, "noise on the policy's chunk in targets, normalised units [TD3: .2]", 0.0, 10.0)
     target_noise_clip: float = option(0.5, "largest such noise [TD3]", 0.0, 10.0)
     value: str = option(
@@ -152,6 +153,12 @@ class TrainConfig:
             )
         if extraction == "best_of_n" and head != "flow":
             raise ConfigError("co_rft.extraction = best_of_n needs policy.head.kind = flow, or choose weighted_anchor.")
+        if not self.co_rft.clip_targets and self.policy.critic.head != "scalar":
+            raise ConfigError(
+                f"co_rft.clip_targets = false: the atoms of policy.critic.head = {self.policy.critic.head} cover the "
+                "feasible range only, so its targets are always clipped. Choose --set policy.critic.head=scalar, or "
+                "leave co_rft.clip_targets at true."
+            )
         if self.co_rft.warmup > self.co_rft.steps:
             raise ConfigError(
                 f"co_rft.warmup = {self.co_rft.warmup} is longer than co_rft.steps = {self.co_rft.steps}."

@@ -73,6 +73,10 @@ class CriticTraining:
         self.critic.eval()
         return torch.cat([self.critic.embed(self.frames.observe(index)) for index in self._pieces()])
 
+    def _embed(self, critic: Critic, index: Tensor) -> Tensor:
+        """(B, E) of these frames by this critic's encoder, from the table while encoders do not move."""
+        return critic.embed(self.frames.observe(index)) if self.settings.train_encoder else self.embedding[index]
+
     @torch.no_grad()
     def _chunks(self, actor: Actor, index: Tensor) -> Tensor:
         """The policy's chunks (B, n, H, A) for these frames."""
@@ -122,9 +126,9 @@ class CriticTraining:
             return self.values[following]
         distinct, place = following.unique(return_inverse=True)
         critic = self.networks.critic
+        reader = critic if self.state_value is None else self.critic  # V has no copy: it reads what it was trained on
         with torch.no_grad():
-            train_encoder = self.settings.train_encoder
-            embedding = critic.embed(self.frames.observe(distinct)) if train_encoder else self.embedding[distinct]
+            embedding = self._embed(reader, distinct)
             return self._state_values(critic, embedding, self._chunks(self.networks.actor, distinct))[place]
 
     def targets(self, index: Tensor) -> Targets:
@@ -177,7 +181,9 @@ class CriticTraining:
         loss = loss * processes.balance(targets.valid)
         if self.state_value is not None:
             with torch.no_grad():
-                judge = q_data if self.networks is None else self.networks.critic(embedding, chunks[0])[:, :, 0]
+                judge = q_data
+                if self.networks is not None:
+                    judge = self.networks.critic(self._embed(self.networks.critic, index), chunks[0])[:, :, 0]
                 best = judge.amin(0).gather(1, self.table.longest[index, None])[:, 0]
             extra, more = self._value_loss(index, embedding.detach(), best)
             loss, info = loss + extra, info | more
