@@ -19,7 +19,7 @@ build: setup ## the same; rebuilds what changed
 demo: setup ## record, convert, train, drive and evaluate in the simulated cell; writes out/demo/report.html
 	@$(ENV) ros2 run corft demo --out out/demo --backbone $(BACKBONE) $(ARGS)
 
-evidence: setup ## make all runs of the evidence again, or go on with them: make evidence ARGS=--quick
+evidence: setup ## make all runs of the evidence again, or go on with them; writes docs/evidence.md and the README's table
 	@$(ENV) python -m corft_core.evidence $(ARGS)
 
 publish: setup ## keep the last demo's figures under results/; write the documents' tables

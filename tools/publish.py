@@ -1,7 +1,7 @@
 """Keep a finished demo's figures in results/demo/summary.json, and write the documents' tables and pictures.
 
-`make publish` runs it after `make demo`, `make evidence` or `make bench NAME=decode` or `execute`. The tables stand
-between marker comments and are never edited by hand.
+`make publish` runs it after `make demo` or `make bench NAME=decode` or `execute`; `make evidence` writes its own. The
+tables stand between marker comments and are never edited by hand.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from corft_core.cell.picture import cell_picture, save_png
 from corft_core.evaluation.intervals import Estimate
 from corft_core.evaluation.report import comparison_sentences, table_rows
 from corft_core.evaluation.results import Comparison
+from corft_core.evidence.page import MARKERS as EVIDENCE_MARKERS
 from corft_core.evidence.page import readme_table
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = re.compile(r"(<!-- demo table -->\n).*?(<!-- end of demo table -->)", re.DOTALL)
-EVIDENCE_MARKERS = re.compile(r"(<!-- evidence table -->\n).*?(<!-- end of evidence table -->)", re.DOTALL)
 DECODE_MARKERS = re.compile(r"(<!-- decode table -->\n).*?(<!-- end of decode table -->)", re.DOTALL)
 EXECUTE_MARKERS = re.compile(r"(<!-- execute table -->\n).*?(<!-- end of execute table -->)", re.DOTALL)
 EVIDENCE = ROOT / "results" / "evidence" / "summary.json"

@@ -148,7 +148,8 @@ def test_the_documents_show_the_published_figures():
     module = publish()
     summary = ROOT / "results/demo/summary.json"
     expected = module.table(json.loads(summary.read_text())) if summary.exists() else ""
-    advice = "run `make publish` after `make demo`, `evidence` or `bench`; the tables are never edited by hand"
+    advice = ("run `make publish` after `make demo` or `bench`, or `make evidence ARGS=--summary-only`; the tables are "
+              "never edited by hand")
     assert shown(module.MARKERS) == expected, advice
     assert shown(module.EVIDENCE_MARKERS) == module.evidence_table(), advice
     decode = module.decode_table(json.loads(module.DECODE.read_text())) if module.DECODE.exists() else ""

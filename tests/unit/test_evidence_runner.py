@@ -162,7 +162,6 @@ def test_two_workers_finish_everything_and_the_summary_holds_it(tmp_path):
 
 @pytest.mark.parametrize(("words", "message"), [
     (["--arm", "ppo"], "no arm ppo"), (["--suite", "moon"], "no suite moon"), (["--set", "seed=1"], "belongs to"),
-    (["--quick", "--page"], "leave out --quick"), (["--tune", "warm", "--page"], "leave out --tune"),
 ])
 def test_wrong_words_are_explained(words, message, capsys):
     assert program.main(["--list", *words]) == 2

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corft_core.evidence import __main__ as program
 from corft_core.evidence import records
 from corft_core.evidence.arms import ARMS, RECIPES, chosen, settings_of
 from corft_core.evidence.bootstrap import Block, hierarchical
@@ -153,6 +154,27 @@ def test_the_page_and_its_pictures_are_made_of_the_runs(tmp_path):
     assert len(pictures) == 5 and all((tmp_path / "docs" / picture).stat().st_size > 5000 for picture in pictures)
     shown = readme_table(summary)
     assert "| cell | CO-RFT | 2, trials only | 75 [" in shown and "targets reached" in shown
+
+
+@pytest.mark.parametrize(("words", "written"), [
+    ([], True), (["--suite", "cell"], False), (["--quick"], False), (["--results", "elsewhere"], False)])
+def test_the_documents_are_written_when_everything_was_asked_for(words, written, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("a\n<!-- evidence table -->\nold\n<!-- end of evidence table -->\nz\n")
+    made = run("sft", "cup", 0, [80] * 4, [80] * 4)
+    splits = {name: replace(part, xy_m=((0.4, 0.1),) * 4) for name, part in made.splits.items()}
+    records.write(tmp_path / "results/evidence/runs", replace(made, splits=splits))
+    assert program.main(["--summary-only", *words]) == 0
+    readme = (tmp_path / "README.md").read_text()
+    assert ("| cell | SFT |" in readme and "old" not in readme) == written == (tmp_path / "docs/evidence.md").exists()
+    assert readme.startswith("a\n<!-- evidence table -->\n") and readme.endswith("<!-- end of evidence table -->\nz\n")
+    assert ("ARGS=--summary-only" in capsys.readouterr().out) == (not written and words != ["--quick"])
+
+
+def test_a_folder_without_the_readme_s_table_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert program.main(["--summary-only"]) == 2
+    assert "lacks the markers" in capsys.readouterr().err and not (tmp_path / "docs").exists()
 
 
 def column(values: list[list[list[float]]]) -> Block:

@@ -15,14 +15,17 @@ from corft_core.evidence import protocol as fixed
 from corft_core.evidence.arms import chosen
 from corft_core.evidence.runner import make_plan, run_plan
 
+RESULTS = Path("results/evidence")
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Arguments of the program."""
     parser = argparse.ArgumentParser(
         prog="python -m corft_core.evidence", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Train and try every arm on every task, and write results/evidence. Finished runs are kept: the "
-        "same command continues where it stopped.",
-        epilog="examples:\n  make evidence\n  make evidence ARGS=--quick\n"
+        description="Train and try every arm on every task, and write results/evidence and, unless only a part was "
+        "asked for, docs/evidence.md and the README's table. Finished runs are kept: the same command continues where "
+        "it stopped.",
+        epilog="examples:\n  make evidence\n  make evidence ARGS=--quick\n  make evidence ARGS=--summary-only\n"
         "  make evidence ARGS='--suite metaworld --arm sft --arm co_rft --seed 0'\n"
         "  make evidence ARGS='--tune warm --set co_rft.temperature=1 --arm sft --arm co_rft'",
     )
@@ -37,12 +40,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
                         "results/evidence/tuning/NAME")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting for --tune")
     parser.add_argument("--processes", type=int, default=2, help="worker processes (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=Path("results/evidence"), help="default: %(default)s")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="run folders, may be deleted "
                         "(default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="show the arms and how many of their runs are finished")
-    parser.add_argument("--summary-only", action="store_true", help="write the summary of the runs that there are")
-    parser.add_argument("--page", action="store_true", help="write docs/evidence.md and its pictures too")
+    parser.add_argument("--summary-only", action="store_true", help="make no run: write what is written at the end, of "
+                        "the runs that there are")
     return parser.parse_args(argv)
 
 
@@ -55,9 +58,6 @@ def main(argv: list[str] | None = None) -> int:
 def _body(arguments: argparse.Namespace) -> int:
     if arguments.set and not arguments.tune:
         raise CorftError("--set belongs to --tune: the recipe of the evidence stands in corft_core/evidence/arms.py.")
-    if arguments.page and (arguments.quick or arguments.tune):
-        raise CorftError("--page writes docs/evidence.md from the runs of the whole protocol: leave out "
-                         f"{'--quick' if arguments.quick else '--tune'}.")
     base = fixed.QUICK if arguments.quick else fixed.EVIDENCE
     base = fixed.tuning(arguments.tune) if arguments.tune else base
     protocol = base
@@ -84,11 +84,19 @@ def _body(arguments: argparse.Namespace) -> int:
     whole = plan if arguments.tune else make_plan(base, arguments.results, arguments.work, suites=list(fixed.SUITES),
                                                   tasks=[], arms=chosen(base.arms))
     summary = write_summary(whole)
-    if arguments.page:
-        from corft_core.evidence.page import write_page
+    if _everything(arguments):
+        from corft_core.evidence.page import write_documents
 
-        write_page(summary, whole, Path("docs"))
+        write_documents(summary, whole, Path())
+    elif not (arguments.quick or arguments.tune):
+        print("a part was asked for: the documents stay as they are; make evidence ARGS=--summary-only writes them")
     return status
+
+
+def _everything(arguments: argparse.Namespace) -> bool:
+    """Whether nothing was chosen: what is written then is what the documents show."""
+    return not (arguments.quick or arguments.tune or arguments.suite or arguments.task or arguments.arm
+                or arguments.seed or arguments.main) and arguments.results == RESULTS
 
 
 def _pairs(words: list[str]) -> dict[str, object]:

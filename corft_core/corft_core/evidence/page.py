@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from corft_core import files
+from corft_core.errors import CorftError
 from corft_core.evidence import figures
 from corft_core.evidence.arms import ARMS
 from corft_core.evidence.protocol import PRECISION_TASK, SUITES
 from corft_core.evidence.runner import Plan
 from corft_core.evidence.summary import Runs, by_suite
 
+MARKERS = re.compile(r"(<!-- evidence table -->\n).*?(<!-- end of evidence table -->)", re.DOTALL)
 TITLES = {"cell": "The cell (images, 10 Hz)", "metaworld": "Meta-World (states, 80 Hz)"}
 TARGET_NAMES = {
     "success_ratio": "success, ratio to SFT", "cycle_time_ratio": "cycle time, ratio to SFT (pairs both solve)",
@@ -176,7 +179,7 @@ def text(summary: Mapping[str, Any], images: Mapping[str, Mapping[str, str]]) ->
     suites = [name for name in SUITES if name in summary]
     lines = [
         "# Evidence", "",
-        "Written by `make evidence ARGS=--page` from `results/evidence/summary.json`; never edited by hand. What was "
+        "Written by `make evidence` from `results/evidence/summary.json`; never edited by hand. What was "
         "fixed before the runs, and what every figure means: [evidence-protocol.md](evidence-protocol.md). Brackets "
         "are 95 % intervals over runs; percentages are success at the limit unless a column says otherwise. "
         "“Trials only”: one run a task; within a task such an interval holds the spread of trials, not that of runs.",
@@ -260,6 +263,21 @@ def draw(summary: Mapping[str, Any], found: Mapping[str, Runs], folder: Path) ->
             files.write_bytes(path, buffer.getvalue())
             written.setdefault(name, {})[key] = f"images/evidence/{path.name}"
     return written
+
+
+def write_documents(summary: Mapping[str, Any], plan: Plan, root: Path) -> None:
+    """Write the page, its pictures and the README's table in the repository's folder ``root``.
+
+    Raises CorftError where there is no README.md with the table's markers.
+    """
+    readme = root / "README.md"
+    before = readme.read_text() if readme.is_file() else ""
+    text, count = MARKERS.subn(lambda match: match[1] + readme_table(summary) + match[2], before)
+    if count != 1:
+        raise CorftError(f"{readme.resolve()} is not there or lacks the markers {MARKERS.pattern}: the summary is "
+                         "written, the documents are not. Run make evidence ARGS=--summary-only in the repository.")
+    files.write_text(readme, text)
+    write_page(summary, plan, root / "docs")
 
 
 def write_page(summary: Mapping[str, Any], plan: Plan, docs: Path) -> None:
