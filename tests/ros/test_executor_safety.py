@@ -14,7 +14,7 @@ from corft_msgs.msg import ExecutionStatus
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros.arm_operator import BRAKED_S, BUSY_MACHINE, Operator, enable, executor_on, operator_on_a_cell
+from ros.arm_operator import BRAKED_S, BUSY_MACHINE, SCENE, Operator, enable, executor_on, operator_on_a_cell
 from ros.graph import call, spin_until
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
@@ -213,3 +213,26 @@ def test_an_object_that_comes_into_the_way_stops_the_arm_before_it(operator: Ope
         assert set_parameter(operator, "scene", str(tmp_path / "missing.yaml"))
         spin_until(operator, lambda: "the scene stays as it was" in process.output, "the refusal")
         operator.drive(goal)
+
+
+def test_what_the_gripper_holds_is_kept_from_the_table_until_it_is_released(operator: Operator, tmp_path: Path) -> None:
+    planner = make_planner("embedded", operator.contract, SCENE)
+    pose = planner.forward_kinematics(np.array(operator.contract.robot.home_rad))
+    pose[2, 3] -= 0.2
+    low = planner.inverse_kinematics(pose, np.array(operator.contract.robot.home_rad))
+    assert low is not None and not planner.in_collision(low), "the empty hand may go there"
+    holding = tmp_path / "holding.yaml"
+    holding.write_text(SCENE.read_text().replace("objects:\n", "objects:\n  - {name: rod, box_m: [0.03, 0.03, 0.3], "
+                       "position_m: [0, 0, 0.26], attached_to: panda_hand, touch_links: [panda_leftfinger, "
+                       "panda_rightfinger]}\n", 1))
+    with executor_on(operator) as process:
+        enable(operator)
+        assert set_parameter(operator, "scene", str(holding))
+        spin_until(operator, lambda: "scene: rod" in process.output, "the rod in the scene")
+        answer = operator.follow(low, step_rad=0.03, steps=30)
+        assert answer.reason == "COLLISION" and "rod" in answer.message, answer
+        operator.wait_still()
+        assert planner.forward_kinematics(operator.position)[2, 3] > pose[2, 3] + 0.05, "stopped before the table"
+        assert set_parameter(operator, "scene", str(SCENE))
+        spin_until(operator, lambda: process.output.count("scene: ") > 1, "the scene without it")
+        operator.drive(low)
