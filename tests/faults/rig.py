@@ -105,7 +105,11 @@ class Rig:
         self.chunks_sent = 0
         self.driving = False
         self._away = False
-        self._make_node()
+        try:
+            self._make_node()
+        except BaseException:
+            rclpy.try_shutdown()
+            raise
 
     def _make_node(self) -> None:
         rclpy.init()

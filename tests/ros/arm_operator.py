@@ -12,7 +12,18 @@ import rclpy
 from corft_msgs.msg import ActionChunk, ExecutionStatus
 from corft_msgs.srv import ResetScene
 from rclpy.node import Node
-from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, PATIENCE_S, NodeProcess, call, change_state, spin_until
+from ros.graph import (
+    ACTIVATE,
+    CONFIGURE,
+    CONTRACT,
+    PATIENCE_S,
+    NodeProcess,
+    call,
+    change_state,
+    ros_context,
+    running,
+    spin_until,
+)
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 
@@ -125,18 +136,23 @@ class Operator(Node):
 
 
 @contextlib.contextmanager
-def operator_on_a_cell() -> Iterator[Operator]:
-    """rclpy, a cell without images on simulated time, and an operator who sees its joint states."""
-    rclpy.init()
-    node = Operator()
-    cell = NodeProcess("cell_node", {"contract": CONTRACT, "image_rate_hz": 0.0})
-    try:
-        spin_until(node, lambda: node.stamp_ns > 0, "joint states of the cell")
+def operator_who_sees_the_arm() -> Iterator[Operator]:
+    """rclpy, and an operator who has heard joint states."""
+    with ros_context():
+        node = Operator()
+        try:
+            spin_until(node, lambda: node.stamp_ns > 0, "joint states")
+            yield node
+        finally:
+            node.destroy_node()
+
+
+@contextlib.contextmanager
+def operator_on_a_cell(environment: Mapping[str, str] | None = None) -> Iterator[Operator]:
+    """A cell without images on simulated time, and an operator who sees its arm."""
+    with running("cell_node", {"contract": CONTRACT, "image_rate_hz": 0.0}, environment=environment), \
+            operator_who_sees_the_arm() as node:
         yield node
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-        cell.stop()
 
 
 @contextlib.contextmanager

@@ -37,8 +37,7 @@ def ros_domain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 @pytest.fixture
 def rclpy_context(ros_domain: int) -> Iterator[None]:
     """An initialised default rclpy context, shut down afterwards."""
-    import rclpy
+    from ros.graph import ros_context
 
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
+    with ros_context():
+        yield

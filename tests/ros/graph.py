@@ -25,6 +25,17 @@ CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEA
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 
 
+@contextlib.contextmanager
+def ros_context() -> Iterator[None]:
+    """An initialised default rclpy context, shut down however the block ends: one that stays would fail all later
+    modules."""
+    rclpy.init()
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
+
+
 class NodeProcess:
     """A node of corft run from the sources; its output is kept in a file. ``environment`` comes on top."""
 

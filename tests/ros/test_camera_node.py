@@ -15,7 +15,7 @@ import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.time import Time
-from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, DEACTIVATE, change_state, running, spin_until
+from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, DEACTIVATE, change_state, ros_context, running, spin_until
 from sensor_msgs.msg import CompressedImage, Image
 
 pytestmark = pytest.mark.ros
@@ -36,12 +36,10 @@ def contract_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def graph(ros_domain: int, contract_file: str) -> Iterator[Node]:
     """An active camera_node, and a node to talk to it."""
-    rclpy.init()
-    node = rclpy.create_node("camera_test")
-    with running("camera_node", {"contract": contract_file, "expected_rate_hz": 20.0}):
+    with ros_context(), running("camera_node", {"contract": contract_file, "expected_rate_hz": 20.0}):
+        node = rclpy.create_node("camera_test")
         assert change_state(node, "camera_node", CONFIGURE, ACTIVATE) == [True, True]
         yield node
-    rclpy.try_shutdown()
 
 
 class Exchange:

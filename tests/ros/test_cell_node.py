@@ -13,7 +13,7 @@ import pytest
 import rclpy
 from corft_msgs.srv import ResetScene
 from geometry_msgs.msg import PoseArray
-from graph import CONTRACT, NodeProcess, call, running, spin_for, spin_until
+from graph import CONTRACT, NodeProcess, call, ros_context, running, spin_for, spin_until
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -82,17 +82,15 @@ class Listener:
 
 @pytest.fixture(scope="module")
 def cell(ros_domain) -> Iterator[tuple[NodeProcess, Listener]]:
-    rclpy.init()
-    node = rclpy.create_node("listener")
-    try:
-        with running("cell_node", {"contract": CONTRACT, "real_time_factor": 2.0}) as process:
+    with ros_context(), running("cell_node", {"contract": CONTRACT, "real_time_factor": 2.0}) as process:
+        node = rclpy.create_node("listener")
+        try:
             listener = Listener(node)
             listener.wait_ready()
             yield process, listener
             assert process.stop(signal.SIGTERM) == 0
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+        finally:
+            node.destroy_node()
 
 
 def test_topics_keep_their_rates_and_are_stamped_with_simulated_time(cell):

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rclpy
 from corft_msgs.msg import ExecutionStatus
-from ros.arm_operator import BRAKED_S, Operator, enable, executor_on
+from ros.arm_operator import BRAKED_S, Operator, enable, executor_on, operator_who_sees_the_arm
 from ros.control_msgs_package import environment
 from ros.graph import (
     ACTIVATE,
@@ -69,12 +68,8 @@ def driver(ros_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def operator(driver: Driver) -> Iterator[Operator]:
-    rclpy.init()
-    node = Operator()
-    spin_until(node, lambda: node.stamp_ns > 0, "joint states of the driver")
-    yield node
-    node.destroy_node()
-    rclpy.try_shutdown()
+    with operator_who_sees_the_arm() as node:
+        yield node
 
 
 def reasons(operator: Operator) -> set[str]:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import rclpy
 from corft_msgs.msg import ExecutionStatus
-from ros.arm_operator import Operator, enable, executor_on
+from ros.arm_operator import Operator, enable, executor_on, operator_on_a_cell
 from ros.control_msgs_package import environment
-from ros.graph import CONTRACT, NodeProcess, spin_until
+from ros.graph import spin_until
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from corft.chunk_messages import duration_message
@@ -20,16 +19,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def operator(ros_domain: int) -> Iterator[Operator]:
-    rclpy.init()
-    node = Operator()
-    cell = NodeProcess("cell_node", {"contract": CONTRACT, "image_rate_hz": 0.0}, environment=environment())
-    try:
-        spin_until(node, lambda: node.stamp_ns > 0, "joint states of the cell")
+    with operator_on_a_cell(environment()) as node:
         yield node
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-        cell.stop()
 
 
 def test_another_nodes_command_is_seen_and_waited_for(operator: Operator) -> None:

@@ -19,14 +19,13 @@ from corft_core.policy.backbones.small import make_small
 pytestmark = pytest.mark.ros
 
 
-def test_an_exported_policy_drives_after_its_sources_are_deleted(ros_domain: int, tmp_path: Path) -> None:
+def test_an_exported_policy_drives_after_its_sources_are_deleted(rclpy_context: None, tmp_path: Path) -> None:
     contract = Contract.load(CONTRACT)
     model = make_small(tmp_path / "model", "smolvlm")
     checkpoint = make_tiny_checkpoint(tmp_path / "run" / "co_rft", contract, f"hf:{model}", trainable="all")
     folder = export_policy(checkpoint, tmp_path / "elsewhere" / "policy")
     shutil.rmtree(model)
     shutil.rmtree(checkpoint)
-    rclpy.init()
     node = rclpy.create_node("exported_policy_test")
     robot = Robot(node, contract)
     try:
@@ -40,4 +39,3 @@ def test_an_exported_policy_drives_after_its_sources_are_deleted(ros_domain: int
             assert operator.result(handle).result.chunks >= 2
     finally:
         robot.stop()
-        rclpy.try_shutdown()

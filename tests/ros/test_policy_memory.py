@@ -89,11 +89,10 @@ def test_between_chunks_nothing_is_missed_that_is_looked_back_at(lost: int | Non
         inference.destroy()
 
 
-def test_goals_are_served_by_a_checkpoint_that_remembers(ros_domain: int, tmp_path: Path) -> None:
+def test_goals_are_served_by_a_checkpoint_that_remembers(rclpy_context: None, tmp_path: Path) -> None:
     contract = Contract.load(CONTRACT)
     memory = HistoryConfig(steps=3, stride=2, kind="lstm")
     checkpoint = make_tiny_checkpoint(tmp_path / "co_rft", contract, history=memory)
-    rclpy.init()
     node = rclpy.create_node("memory_test")
     robot = Robot(node, contract)
     try:
@@ -115,4 +114,3 @@ def test_goals_are_served_by_a_checkpoint_that_remembers(ros_domain: int, tmp_pa
     finally:
         robot.stop()
         node.destroy_node()
-        rclpy.try_shutdown()

@@ -23,7 +23,18 @@ from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros.arm_operator import PARAMETERS
-from ros.graph import ACTIVATE, CONFIGURE, CONTRACT, DEACTIVATE, call, change_state, running, spin_for, spin_until
+from ros.graph import (
+    ACTIVATE,
+    CONFIGURE,
+    CONTRACT,
+    DEACTIVATE,
+    call,
+    change_state,
+    ros_context,
+    running,
+    spin_for,
+    spin_until,
+)
 from ros.tiny_policy import HORIZON, INSTRUCTIONS, REACH_RAD, make_tiny_checkpoint
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
@@ -129,20 +140,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, contract: Contract) -> 
 @pytest.fixture(scope="module")
 def graph(ros_domain: int, contract: Contract, checkpoint: Path) -> Iterator[tuple[Robot, Operator]]:
     """An active policy_node on simulated time, a robot that feeds it and an operator."""
-    rclpy.init()
-    node = rclpy.create_node("policy_test")
-    robot = Robot(node, contract)
     parameters = {"checkpoint": checkpoint, "contract": CONTRACT, "use_sim_time": True, "torch_threads": 1}
-    try:
-        with running("policy_node", parameters):
+    with ros_context(), running("policy_node", parameters):
+        node = rclpy.create_node("policy_test")
+        robot = Robot(node, contract)
+        try:
             assert change_state(node, "policy_node", CONFIGURE, ACTIVATE) == [True, True]
             operator = Operator(node)
             assert operator.client.wait_for_server(30.0)
             spin_until(node, lambda: node.count_publishers("action_chunk") == 1, "discovery")
             yield robot, operator
-    finally:
-        robot.stop()
-        rclpy.try_shutdown()
+        finally:
+            robot.stop()
 
 
 def stamp_ns(stamp: Any) -> int:

@@ -43,10 +43,9 @@ def distances_from_their_plans(chunks: list[ActionChunk], statuses: list[Executi
 
 
 @pytest.mark.timeout(600)
-def test_a_chunk_begins_with_the_actions_that_are_executed_anyway(ros_domain: int, tmp_path: Path) -> None:
+def test_a_chunk_begins_with_the_actions_that_are_executed_anyway(rclpy_context: None, tmp_path: Path) -> None:
     contract = Contract.load(CONTRACT)
     checkpoint = make_tiny_checkpoint(tmp_path / "co_rft", contract)
-    rclpy.init()
     node = rclpy.create_node("rtc_test")
     chunks: list[ActionChunk] = []
     statuses: list[ExecutionStatus] = []
@@ -83,12 +82,11 @@ def test_a_chunk_begins_with_the_actions_that_are_executed_anyway(ros_domain: in
             sent.result().cancel_goal_async()
     finally:
         node.destroy_node()
-        rclpy.try_shutdown()
 
 
-def test_a_delay_that_no_horizon_allows_is_refused_before_anything_connects(ros_domain: int, tmp_path: Path) -> None:
+def test_a_delay_that_no_horizon_allows_is_refused_before_anything_connects(
+        rclpy_context: None, tmp_path: Path) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "co_rft", Contract.load(CONTRACT))
-    rclpy.init()
     node = rclpy.create_node("rtc_check")
     try:
         with running("policy_node", {**SHARED, "checkpoint": checkpoint, "replan_steps": 10}) as policy:
@@ -96,4 +94,3 @@ def test_a_delay_that_no_horizon_allows_is_refused_before_anything_connects(ros_
             assert "real-time chunking needs delay <= execute_steps <= horizon - delay" in policy.output
     finally:
         node.destroy_node()
-        rclpy.try_shutdown()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import rclpy
 from corft_msgs.msg import EpisodeEvent
-from graph import CONTRACT, NodeProcess, running, spin_until
+from graph import CONTRACT, NodeProcess, ros_context, running, spin_until
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
@@ -19,13 +19,11 @@ pytestmark = pytest.mark.ros
 
 @pytest.fixture(scope="module")
 def listener(ros_domain) -> Iterator[Node]:
-    rclpy.init()
-    node = rclpy.create_node("listener")
     # Images are what slows a cell down, and the scripted operator needs none.
-    with running("cell_node", {"contract": CONTRACT, "real_time_factor": 6.0, "image_rate_hz": 0.0}):
+    with ros_context(), running("cell_node", {"contract": CONTRACT, "real_time_factor": 6.0, "image_rate_hz": 0.0}):
+        node = rclpy.create_node("listener")
         yield node
-    node.destroy_node()
-    rclpy.try_shutdown()
+        node.destroy_node()
 
 
 def seconds(event: EpisodeEvent) -> float:

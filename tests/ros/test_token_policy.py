@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ros
 CHUNKS = 5
 
 
-def test_chunks_come_and_only_the_first_of_a_goal_takes_several_passes(ros_domain: int, tmp_path: Path) -> None:
+def test_chunks_come_and_only_the_first_of_a_goal_takes_several_passes(rclpy_context: None, tmp_path: Path) -> None:
     contract = Contract.load(CONTRACT)
     checkpoint = make_tiny_checkpoint(tmp_path / "co_rft", contract, head="tokens")
     black = {camera.name: np.zeros((1, *camera.size, 3), np.uint8) for camera in contract.cameras}
@@ -33,7 +33,6 @@ def test_chunks_come_and_only_the_first_of_a_goal_takes_several_passes(ros_domai
             if "policy_node" in status.name:
                 seen.update({pair.key: pair.value for pair in status.values})
 
-    rclpy.init()
     node = rclpy.create_node("token_policy_test")
     node.create_subscription(DiagnosticArray, "/diagnostics", remember, 10)
     robot = Robot(node, contract)
@@ -57,4 +56,3 @@ def test_chunks_come_and_only_the_first_of_a_goal_takes_several_passes(ros_domai
     finally:
         robot.stop()
         node.destroy_node()
-        rclpy.try_shutdown()
