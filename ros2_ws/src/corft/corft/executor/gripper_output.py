@@ -1,7 +1,12 @@
-"""Where gripper openings go: a topic, or one of ros2_control's two gripper actions. Only changes are sent."""
+"""Where gripper openings go: a topic, or one of ros2_control's two gripper actions.
+
+Changes are sent. On a topic, where a command can be lost or overtaken and nobody answers, also what has not changed for
+REPEAT_S. Pinned by tests/ros/test_gripper_output.py.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from builtin_interfaces.msg import Duration
@@ -16,6 +21,7 @@ from corft_core.contract import Contract
 from corft_core.data.messages import write_fields
 
 CHANGE = 1e-3  # of the opening; less is the same command again
+REPEAT_S = 1.0
 AT_ONCE_NS = 200_000_000
 
 
@@ -32,6 +38,7 @@ class GripperOutput:
         self._node, self._gripper, self._effort = node, contract.gripper, effort
         self._calibration = contract.calibration("gripper_command")
         self._last: float | None = None
+        self._sent_s = 0.0
         self._publisher: Any = None
         self._client: ActionClient[Any, Any, Any] | None = None
         if dry_topic or kind == "topic":
@@ -49,10 +56,11 @@ class GripperOutput:
         self._last = None
 
     def send(self, opening: float) -> None:
-        """Command an opening, unless it is what was commanded last."""
-        if self._last is not None and abs(opening - self._last) < CHANGE:
+        """Command an opening, unless it is what was commanded just now."""
+        repeated = self._client is None and time.monotonic() - self._sent_s >= REPEAT_S
+        if self._last is not None and abs(opening - self._last) < CHANGE and not repeated:
             return
-        self._last = opening
+        self._last, self._sent_s = opening, time.monotonic()
         position = float(self._calibration.to_source([self._gripper.to_position(opening)])[0])
         if self._client is None:
             self._publisher.publish(self._message(position))
