@@ -28,7 +28,8 @@ BRAKING = (ExecutionStatus.HOLDING, ExecutionStatus.STOPPED, ExecutionStatus.DIS
 class Row:
     """One fault. Times in ms: ``detect`` from breaking to the first status with the reason that counts, ``hold`` from
     there to the first status in which the arm holds or brakes, ``rest`` from breaking until the setpoint stands, by the
-    robot's clock. The reason that counts is the one for which the arm holds, else the first one."""
+    robot's clock. The reason that counts is the one for which the arm holds, else the first one. ``goal``: how the
+    policy's goal ended, if there was one. ``missed``: what was expected and did not come."""
 
     fault: str
     family: str
@@ -46,6 +47,8 @@ class Row:
     unexplained: bool
     never_stopped: bool
     seconds: float
+    goal: str = ""
+    missed: str = ""
 
     @property
     def violates(self) -> bool:
@@ -56,16 +59,20 @@ class Row:
 def run_fault(rig: Rig, kind: FaultKind, rng: random.Random, planner: MotionPlanner) -> Row:
     """Drive, break, mend, drive again."""
     began_s = time.monotonic()
+    rig.missed.clear()
     rig.drive()
+    goal = None if kind.goal is None else rig.begin_goal()
     rig.run(rng.uniform(0.1, 0.6))
     rig.take_motion()
     rig.statuses.clear()
     rejected = rig.setpoint.rejected
     broken_s, broken_cell_s = time.monotonic(), rig.cell_s
     kind.inject(rig, rng)
+    ended = "" if goal is None or kind.goal is None else rig.judge_goal(goal, kind.goal)
+    told = None if goal is None else len(rig.statuses)  # then the campaign takes over again
     outcome = _recover(rig, kind.ends)
     motion = rig.take_motion()
-    seen = list(rig.statuses)
+    seen = list(rig.statuses)[:told]
     held = next((s for s in seen if s.status.reason and _brakes(s.status)), None) if kind.holds else None
     first = next((s for s in seen if s.status.reason and (held is None or s.status.reason == held.status.reason)), None)
     detect_s = None if first is None else first.time_s - broken_s
@@ -76,9 +83,10 @@ def run_fault(rig: Rig, kind: FaultKind, rng: random.Random, planner: MotionPlan
         fault=kind.name, family=kind.family, outcome=outcome, reason="" if status is None else status.reason,
         message="" if status is None else status.message, detect_ms=_ms(detect_s), hold_ms=_ms(hold_s),
         rest_ms=_ms(rest_s), **motion.shares(rig.contract), collisions=motion.collisions(planner),
-        rejected=max(0, rig.setpoint.rejected - rejected), unexplained=not kind.silent and _unexplained(motion, seen),
+        rejected=max(0, rig.setpoint.rejected - rejected),
+        unexplained=not kind.silent and kind.goal is None and _unexplained(motion, seen),
         never_stopped=kind.holds and not kind.silent and rest_s is None,
-        seconds=round(time.monotonic() - began_s, 2))
+        seconds=round(time.monotonic() - began_s, 2), goal=ended, missed="; ".join(rig.missed))
 
 
 def _recover(rig: Rig, ends: str) -> str:
@@ -132,8 +140,9 @@ def run(rig: Rig, faults: Iterable[FaultKind], rng: random.Random, planner: Moti
         rows.append(row)
         keep(row)
         bad = "  VIOLATION" if row.violates or row.collisions or row.unexplained or row.never_stopped else ""
-        print(f"[{number}] {kind.name}: {row.outcome}; {row.reason or '-'}; {row.seconds:.1f} s{bad}", file=sys.stderr,
-              flush=True)
+        bad += f"  MISSED: {row.missed}" if row.missed else ""
+        print(f"[{number}] {kind.name}: {row.outcome}; {row.reason or '-'}{row.goal and f', goal {row.goal}'}; "
+              f"{row.seconds:.1f} s{bad}", file=sys.stderr, flush=True)
         if row.outcome.startswith("aborted"):
             rig.close()
             raise RuntimeError(f"after '{kind.name}' the graph does not move again: {row.outcome}")
@@ -149,6 +158,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "collisions": sum(row.collisions > 0 for row in rows),
         "unexplained_stops": sum(row.unexplained for row in rows),
         "never_stopped": sum(row.never_stopped for row in rows),
+        "not_as_expected": sum(bool(row.missed) for row in rows),
         "recovered": sum(row.outcome.startswith("recovered") for row in rows),
         "hold_max_ms": max(holds, default=None), "hold_p50_ms": None if not holds else float(np.median(holds)),
         "rest_max_ms": max(rests, default=None),

@@ -13,21 +13,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from corft_msgs.action import RunPolicy
 from corft_msgs.msg import ActionChunk
 from lifecycle_msgs.msg import Transition
 from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
 
 from corft.node_base import qos_profile
 from faults.bad_chunks import bad_chunks, positions
 from faults.channel import changed, delayed, dropped, duplicated, reordered
+from faults.goals import goals
 from faults.kinds import FaultKind, Inject
 from faults.rig import Rig, as_the_graph
 
 
 def catalogue() -> list[FaultKind]:
     """All kinds of faults."""
-    return [*_topics(), *_joint_states(), *bad_chunks(), *_clock(), *_processes(), *_others()]
+    return [*_topics(), *_joint_states(), *bad_chunks(), *_clock(), *_processes(), *goals(), *_others()]
 
 
 # Topics
@@ -57,6 +58,21 @@ def _topics() -> Iterator[FaultKind]:
     yield FaultKind("arm_command: twice each", "topics", _on("arm_command", lambda rng: duplicated(2, 0.005), 1.0))
     yield FaultKind("arm_command: up to 20 ms late", "topics",
                     _on("arm_command", lambda rng: delayed(0.0, 0.02, rng), 1.0))
+    for name, gripper_fault in (("all lost", lambda rng: dropped(1.0, rng)),
+                                ("up to 0.5 s late, in any order", lambda rng: delayed(0.0, 0.5, rng)),
+                                ("three times each", lambda rng: duplicated(3, 0.05))):
+        yield FaultKind(f"gripper_command: {name}", "topics", _grip(gripper_fault))
+
+
+def _grip(fault: Callable[[random.Random], Any]) -> Inject:
+    """The gripper is to close and open; where it ends is what the chunks say."""
+    def inject(rig: Rig, rng: random.Random) -> None:
+        with rig.faulty("gripper_command", fault(rng)):
+            for _ in range(3):
+                rig.opening = 1.0 - rig.opening
+                rig.run(0.4)
+        rig.expect(rig.gripper_follows, "the gripper where the chunks want it", 4.0)
+    return inject
 
 
 # Joint states
@@ -154,6 +170,19 @@ def _kill(program: str, number: int = signal.SIGKILL) -> Inject:
     return inject
 
 
+def _crash_under_emergency_stop(rig: Rig, rng: random.Random) -> None:
+    """The executor that takes its place is stopped until the emergency stop is released."""
+    rig.call(SetBool, "executor_node/estop", SetBool.Request(data=True))
+    rig.kill("executor_node")
+    rig.run(1.0)
+    crashed_s = time.monotonic()
+    rig.expect(lambda: any(seen.time_s > crashed_s for seen in rig.statuses), "another executor", 45.0)
+    rig.run(1.0)
+    after = {seen.status.reason for seen in rig.statuses if seen.time_s > crashed_s}
+    rig.expect(lambda: after == {"EMERGENCY_STOP"} and not rig.enable(), f"the emergency stop, not {after}", 0.0)
+    rig.call(SetBool, "executor_node/estop", SetBool.Request(data=False))
+
+
 def _cut_off(rig: Rig, rng: random.Random) -> None:
     """Nothing passes between the robot and the graph, in either direction."""
     with contextlib.ExitStack() as stack:
@@ -206,6 +235,8 @@ def _processes() -> Iterator[FaultKind]:
     for program, ends in (("executor_node", ""), ("cell_node", "cell")):
         yield FaultKind(f"kill -9 {program}", "processes", _kill(program), holds=True, silent=True, ends=ends,
                         cost_s=20)
+    yield FaultKind("kill -9 executor_node under the emergency stop", "processes", _crash_under_emergency_stop,
+                    holds=True, silent=True, cost_s=20)
     yield FaultKind("SIGTERM executor_node", "processes", _kill("executor_node", signal.SIGTERM), holds=True,
                     silent=True, cost_s=20)
     yield FaultKind("executor_node hangs for 1.5 s", "processes", _hang("executor_node", 1.5), False, True, cost_s=5)
@@ -244,22 +275,6 @@ def _second_commander(rig: Rig, rng: random.Random) -> None:
     rig.run(1.6)
 
 
-def _camera_returns(rig: Rig, rng: random.Random) -> None:
-    """A goal runs while a camera dies; it comes back later."""
-    rig.driving = False
-    goal = RunPolicy.Goal(instruction="put the red cube into the bin")
-    future = rig.goals.send_goal_async(goal)
-    with contextlib.suppress(TimeoutError):
-        rig.wait(future.done, "the goal's acceptance", 5.0)
-    rig.run(1.0)
-    with rig.faulty(rig.contract.cameras[0].name, dropped(1.0, rng)):
-        rig.run(2.0)
-    rig.run(0.5)
-    if future.done() and future.result().accepted:
-        future.result().cancel_goal_async()
-    rig.run(0.3)
-
-
 def _service(name: str) -> Inject:
     def inject(rig: Rig, rng: random.Random) -> None:
         rig.trigger(name)
@@ -296,7 +311,6 @@ def _others() -> Iterator[FaultKind]:
     yield FaultKind("two policies at once", "graph", _second_policy)
     yield FaultKind("another node sends a trajectory to the controller", "graph", _second_commander, holds=True)
     yield FaultKind("robot and graph are cut off from each other for 1.5 s", "graph", _cut_off, holds=True)
-    yield FaultKind("a camera dies and returns", "graph", _camera_returns, silent=True, cost_s=7)
     yield FaultKind("stop is called", "operator", _service("executor_node/stop"), holds=True)
     yield FaultKind("the emergency stop is pressed", "operator", _emergency_stop, holds=True)
     yield FaultKind("home is called in motion", "operator", _service("executor_node/home"), cost_s=6)

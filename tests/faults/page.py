@@ -10,10 +10,11 @@ HEAD = """\
 
 Made by `make faults`. `bringup.launch.py` runs on the simulated cell; every topic between the two passes through the
 campaign, which loses, delays, repeats and changes messages, kills processes, steps the clock and sends bad chunks,
-while chunks drive the arm to and fro at up to 0.7 rad/s. The campaign takes the place of the robot's controller, with
-the rules of `joint_trajectory_controller`: its setpoint, every 2 ms, is what the limits are checked on, and what it
-publishes, by which the executor notices a command that was lost. The cell follows the same commands one step of
-transport later. Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
+while chunks drive the arm to and fro at up to 0.7 rad/s. Where images or what the executor says are broken the policy
+drives, and its goal has to go on or to be aborted with the reason. The campaign takes the place of the robot's
+controller, with the rules of `joint_trajectory_controller`: its setpoint, every 2 ms, is what the limits are checked
+on, and what it publishes, by which the executor notices a command that was lost. The cell follows the same commands one
+step of transport later. Collisions are checked every 20 ms against the planning scene. `tests/faults/` holds all of it.
 
 Cell and campaign stand for the robot's side and run before all other processes where that is allowed, as a controller
 manager does: a command that reaches the controller more than `handoff_s` (60 ms) late makes its setpoint jump, whoever
@@ -36,7 +37,9 @@ def text(result: dict[str, Any]) -> str:
     for title, key in (("faults in the live graph", "faults"), ("random and adversarial chunks", "chunks"),
                        ("limit violations", "limit_violations"), ("collisions", "collisions"),
                        ("unexplained stops", "unexplained_stops"),
-                       ("faults that had to stop the arm and did not", "never_stopped"), ("recovered", "recovered"),
+                       ("faults that had to stop the arm and did not", "never_stopped"),
+                       ("faults after which something else did not come as it has to", "not_as_expected"),
+                       ("recovered", "recovered"),
                        ("from detection to hold, longest [ms]", "hold_max_ms"),
                        ("from the fault to standstill, longest [ms]", "rest_max_ms"), ("minutes", "minutes"),
                        ("commit", "commit")):
@@ -56,6 +59,7 @@ def text(result: dict[str, Any]) -> str:
         groups[row["family"], row["fault"]].append(row)
     for (_, name), rows in sorted(groups.items()):
         reasons = sorted({row["reason"] for row in rows if row["reason"]})
+        reasons += sorted({f"goal {row['goal']}" for row in rows if row["goal"]})
         worst = [_cell(max((row[key] for row in rows if row[key] is not None), default=None)) for key in (
             "detect_ms", "hold_ms", "rest_ms", "velocity_share", "acceleration_share", "jerk_share", "collisions")]
         back = sum(row["outcome"].startswith("recovered") for row in rows)

@@ -33,7 +33,7 @@ import psutil
 import rclpy
 from corft_msgs.action import RunPolicy
 from corft_msgs.msg import ActionChunk, ExecutionStatus
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -56,6 +56,9 @@ STEP_RAD = 0.07
 REACH_RAD = 0.35
 PATIENCE_S = 60.0
 NICE_ROBOT, NICE_GRAPH = -15, os.getpriority(os.PRIO_PROCESS, 0)
+LAUNCH_FILE = Path(__file__).with_name("graph.launch.py")
+GOAL = RunPolicy.Goal(instruction="put the red cube into the bin")
+GOES_ON_S, ABORTS_S = 5.0, 10.0  # longest time until the policy's next chunk, and until a goal is aborted
 IN_FLIGHT_S = 1.0  # longest time from stamping a command to passing it on
 
 
@@ -99,7 +102,9 @@ class Rig:
         self.position = np.array(self.contract.robot.home_rad)
         self.velocity = np.zeros_like(self.position)
         self._stamp: Any = None
-        self._opening = 1.0
+        self.opening, self._finger = 1.0, 0.0
+        """Of the gripper in the chunks, 0 closed … 1 open, and the finger's measured position."""
+        self.missed: list[str] = []
         self.setpoint = Setpoint(self.contract)
         self.statuses: list[Seen] = []
         self.chunks_sent = 0
@@ -143,7 +148,8 @@ class Rig:
                                                self._on_stamped)
         self._chunk_publisher = node.create_publisher(ActionChunk, "action_chunk", reliable)
         self.channels["action_chunk"] = Channel(self._chunk_publisher.publish, self._post)
-        node.create_subscription(ExecutionStatus, "execution_status", self._on_status, reliable)
+        self.channels["execution_status"] = relay(ExecutionStatus, "executor_node/execution_status",
+                                                  "execution_status", reliable, self._on_status)
         node.create_timer(CHUNK_PERIOD_S, self._send_chunk)
         self.goals: ActionClient[Any, Any, Any] = ActionClient(node, RunPolicy, "run_policy")
         self._executor = SingleThreadedExecutor()
@@ -165,8 +171,11 @@ class Rig:
         return message
 
     def _on_joint_state(self, message: JointState) -> JointState:
-        order = [list(message.name).index(name) for name in self.contract.robot.joints]
+        names = list(message.name)
+        order = [names.index(name) for name in self.contract.robot.joints]
         with self._lock:
+            if self.contract.gripper is not None:
+                self._finger = message.position[names.index(self.contract.gripper.joint)]
             self.position = np.array(message.position)[order]
             self.velocity = np.array(message.velocity)[order]
             self.setpoint.arm_at(self.position)
@@ -219,8 +228,9 @@ class Rig:
         stamp_ns, now_ns = stamp.sec * 1_000_000_000 + stamp.nanosec, round(self.cell_s * 1e9)
         return min((self.offset_ns, self._offset_before_ns), key=lambda offset: abs(stamp_ns - offset - now_ns))
 
-    def _on_status(self, status: ExecutionStatus) -> None:
+    def _on_status(self, status: ExecutionStatus) -> ExecutionStatus:
         self.statuses.append(Seen(time.monotonic(), self.cell_s, status))
+        return status
 
     # A policy that drives to and fro
 
@@ -237,7 +247,7 @@ class Rig:
         if length < 0.1:
             self._away = not self._away
         part = np.minimum(STEP_RAD * np.arange(1, HORIZON + 1) / length, 1.0)[:, None]
-        actions = np.column_stack([self.position + part * way, np.full(HORIZON, self._opening)])
+        actions = np.column_stack([self.position + part * way, np.full(HORIZON, self.opening)])
         self.chunks_sent += 1
         return chunk_message(self.contract, stamp_ns, actions, chunk_number=self.chunks_sent, policy_id="campaign",
                              value=float("nan"), inference_s=0.0)
@@ -254,7 +264,7 @@ class Rig:
         assert ros2, "no ros2 command on the PATH; source the workspace first"
         self._spawn("cell", [ros2, "run", "corft", "cell_node", "--ros-args", "-r", "__ns:=/cell", "-r",
                              "/clock:=/cell/clock", "-p", f"contract:={self._contract_file}"])
-        self._spawn("graph", [ros2, "launch", "corft", "bringup.launch.py", f"checkpoint:={self._checkpoint}",
+        self._spawn("graph", [ros2, "launch", str(LAUNCH_FILE), f"checkpoint:={self._checkpoint}",
                               f"contract:={self._contract_file}", "use_sim_time:=true", "torch_threads:=1"])
         self.wait(self.is_active, "the graph to become active", 3 * PATIENCE_S)
 
@@ -389,6 +399,66 @@ class Rig:
                 raise TimeoutError(f"the arm follows no chunk within {timeout_s:.0f} s; last status: "
                                    + ("none" if last is None else f"{last.state} {last.reason} {last.message}"))
             time.sleep(0.05)
+
+    def begin_goal(self) -> Any:
+        """Let the policy drive; its goal's handle once the arm follows its chunks. None, and missed, when none does."""
+        until_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until_s:
+            # A process that was killed just now is active by the manager's word still.
+            self.wait(lambda: self._lives("camera_node") and self._lives("policy_node"), "cameras and policy")
+            self.driving = False
+            future = self.goals.send_goal_async(GOAL)
+            with contextlib.suppress(TimeoutError):
+                self.wait(future.done, "the goal's acceptance", 10.0)
+            handle, sent_s = future.result() if future.done() else None, time.monotonic()
+            if handle is not None and handle.accepted:
+                result = handle.get_result_async()
+                self.wait(lambda result=result, sent_s=sent_s: result.done() or self._policy_drives(sent_s),
+                          "the policy's chunks")
+                if not result.done():
+                    return handle
+            self.drive()
+        self.missed.append("a goal that drives the arm")
+        return None
+
+    def _lives(self, name: str) -> bool:
+        """Whether a lifecycle node says that it is active."""
+        answer = self.call(GetState, f"{name}/get_state", GetState.Request(), 2.0)
+        return answer is not None and answer.current_state.label == "active"
+
+    def judge_goal(self, handle: Any, aborts: str) -> str:
+        """How the goal ended: ``aborted: …`` by what is in the reason, or ``went on`` until it is cancelled here."""
+        result, mended_s = handle.get_result_async(), time.monotonic()
+        if aborts:
+            self.expect(result.done, f"the goal's end: {aborts}", ABORTS_S)
+        else:
+            self.expect(lambda: result.done() or self._policy_drives(mended_s), "the policy's next chunk", GOES_ON_S)
+        if not result.done():
+            handle.cancel_goal_async()
+            self.wait(result.done, "the goal's cancellation")
+            return "went on"
+        reason = str(result.result().result.reason)
+        self.expect(lambda: bool(aborts) and aborts in reason, f"the goal ended: {reason}", 0.0)
+        return f"aborted: {aborts or reason}"
+
+    def _policy_drives(self, since_s: float) -> bool:
+        """Whether a chunk of the policy was taken since then."""
+        return any(seen.time_s > since_s and seen.status.source == "/policy_node" and not seen.status.reason
+                   and seen.status.state == ExecutionStatus.EXECUTING for seen in self.statuses[-40:])
+
+    def gripper_follows(self) -> bool:
+        """Whether the fingers are where the chunks want them."""
+        gripper = self.contract.gripper
+        assert gripper is not None
+        return abs(self._finger - gripper.to_position(self.opening)) < 0.2 * abs(
+            gripper.open_position - gripper.closed_position)
+
+    def expect(self, condition: Callable[[], Any], what: str, timeout_s: float) -> None:
+        """Wait for what has to come; where it does not, the fault is not as expected."""
+        try:
+            self.wait(condition, what, timeout_s)
+        except TimeoutError:
+            self.missed.append(what)
 
     @contextlib.contextmanager
     def faulty(self, name: str, fault: Any) -> Iterator[None]:

@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow,
 QUICK = ("chunks: one NaN", "chunks: 1000 x the amplitude", "chunks: through the table", "chunks: wrong joint names",
          "chunks: 10 s ahead, between good ones", "action_chunk: all lost", "joint_state: all lost",
          "joint states: one joint NaN", "clock: back 3 s", "two policies at once", "the emergency stop is pressed",
-         "stop is called", "kill -9 policy_node", "kill -9 executor_node")
+         "stop is called", "kill -9 policy_node", "images: cut off", "gripper_command: all lost",
+         "execution_status: 70 % lost, and stop is called", "kill -9 executor_node under the emergency stop")
 
 
 def test_random_chunks_never_break_a_limit() -> None:
@@ -49,7 +50,7 @@ def test_a_broken_graph_holds_and_recovers(ros_domain: int, tmp_path: Path) -> N
         rig.close()
     for row in rows:
         assert row.outcome.startswith("recovered"), row
-        assert row.collisions == 0 and not row.unexplained and not row.never_stopped, row
+        assert row.collisions == 0 and not row.unexplained and not row.never_stopped and not row.missed, row
         # Jerk is judged by the campaign alone: a busy machine's late messages show there first.
         assert max(row.velocity_share, row.acceleration_share) <= TOLERANCE, row
     reasons = {row.fault: row.reason for row in rows}
