@@ -15,9 +15,10 @@ from corft_core.errors import CorftError
 from corft_core.evidence import __main__ as program
 from corft_core.evidence import protocol as fixed
 from corft_core.evidence import records
-from corft_core.evidence.arms import ARMS, RECIPES, chosen, configure
+from corft_core.evidence.arms import ARMS, RECIPES, chosen, configure, settings_of
 from corft_core.evidence.group import Group, command
 from corft_core.evidence.protocol import Protocol
+from corft_core.evidence.records import Run
 from corft_core.evidence.runner import Plan, run_plan
 from corft_core.evidence.summary import write_summary
 
@@ -143,8 +144,24 @@ def test_finished_runs_are_skipped_until_their_settings_change(tmp_path):
     wanted = dict(run.settings)
     assert records.outdated(run, wanted) == []
     assert records.outdated(run, wanted | {"sft.lr": 0.5}) == [f"sft.lr: {run.settings['sft.lr']}, 0.5"]
-    del run.settings["co_rft.alpha"]
-    assert records.outdated(run, wanted) == [], "a setting that came later counts as its default"
+
+
+def test_a_setting_that_came_after_a_run_counts_as_what_was_done_then_whatever_is_the_default_now():
+    wanted = settings_of(ARMS["sft"], 0, SMALL, RECIPE)
+    later = {"policy.history.steps", "sft.accumulate"}
+    older = {key: value for key, value in wanted.items() if key not in later}
+    run = Run("point", "near", 0, "sft", 10, 15, 10, {}, older, {})
+    assert records.outdated(run, wanted) == []
+    assert records.outdated(run, wanted | {"policy.history.steps": 4}) == ["policy.history.steps: 1, 4"]
+    del older["co_rft.alpha"]
+    assert records.outdated(run, wanted) == [f"co_rft.alpha: None, {wanted['co_rft.alpha']}"], "never a default"
+
+
+def test_every_setting_that_a_kept_run_lacks_has_its_value_of_that_time():
+    known = set(settings_of(ARMS["sft"], 0, SMALL, RECIPE))
+    assert set(fixed.ADDED_SETTINGS) <= known
+    for run in records.read_all(Path(__file__).parents[2] / "results/evidence/runs"):
+        assert known - set(run.settings) <= set(fixed.ADDED_SETTINGS), (run.suite, run.task, run.seed, run.arm)
 
 
 @pytest.mark.slow

@@ -5,9 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 VERSION = 1
 """Raised whenever a change of the code makes earlier runs incomparable; runs of another version are made again."""
+
+ADDED_SETTINGS: dict[str, Any] = {
+    "policy.head.tokens.consistency": 0.0, "policy.head.tokens.consistency_share": 0.3,
+    "policy.head.tokens.decoder": "jacobi", "policy.head.tokens.heads": 4, "policy.head.tokens.most_forwards": 0,
+    "policy.head.tokens.smoothing": 0.0, "policy.head.tokens.steps": 0, "policy.head.tokens.temperature": 1.0,
+    "policy.head.tokens.tokenizer": "bins", "policy.head.tokens.vocabulary": 256, "policy.head.tokens.window": 0,
+    "policy.history.heads": 4, "policy.history.kind": "window", "policy.history.layers": 2,
+    "policy.history.steps": 1, "policy.history.stride": 1,
+    "sft.accumulate": 1, "sft.shard": False, "sft.vision_lr": 0.0,
+}
+"""Settings that came after the first runs → what the code did before it had them, for results without them.
+
+Never to be adapted to a changed default: runs made before would pass for runs with the new one.
+"""
 
 HORIZON, REPLAN_STEPS = 10, 5
 """Actions of a chunk, and how many of them are executed before the next one is asked for."""

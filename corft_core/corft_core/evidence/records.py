@@ -10,8 +10,7 @@ from typing import Any
 
 from corft_core import files
 from corft_core.errors import CorftError
-from corft_core.evidence.protocol import VERSION
-from corft_core.learning.config import TrainConfig
+from corft_core.evidence.protocol import ADDED_SETTINGS, VERSION
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,11 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def outdated(run: Run, settings: Mapping[str, Any]) -> list[str]:
     """Settings in which a kept run differs from what is asked for now, as ``key: kept, wanted``.
 
-    A setting that did not exist when the run was made counts as its default then.
+    A setting that did not exist when the run was made counts as what the code did then (ADDED_SETTINGS).
     """
-    defaults = flat(asdict(TrainConfig()))
     differences = [] if run.protocol == VERSION else [f"protocol: {run.protocol}, {VERSION}"]
     for key, wanted in settings.items():
-        kept = run.settings.get(key, defaults.get(key))
+        kept = run.settings.get(key, ADDED_SETTINGS.get(key))
         if json.dumps(kept) != json.dumps(wanted):
             differences.append(f"{key}: {kept}, {wanted}")
     return differences
