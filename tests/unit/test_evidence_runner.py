@@ -85,11 +85,37 @@ def test_an_arm_executes_as_much_of_a_chunk_as_its_settings_say(tmp_path, monkey
     monkeypatch.setattr(module, "load_policy", lambda *_: None)
     monkeypatch.setattr(module, "run_trials", lambda *_, replan_steps, **__: asked.append(replan_steps) or [])
     made = group(tmp_path)
-    arms = chosen(["co_rft", "replan_1", "replan_10"])
+    arms = chosen(["co_rft", "replan_1", "replan_10", "h1", "h20"])
     for arm in arms:
         made.trials(arm, tmp_path, 10)
-    assert asked == [5, 5, 1, 1, 10, 10]
-    assert [made.settings(arm)["protocol.replan_steps"] for arm in arms] == [5, 1, 10]
+    assert asked == [5, 5, 1, 1, 10, 10, 1, 1, 5, 5]
+    assert [made.settings(arm)["protocol.replan_steps"] for arm in arms] == [5, 1, 10, 1, 5]
+
+
+def test_a_policy_of_single_actions_is_trained_and_tried_like_the_others(tmp_path):
+    runs = {run.arm: run for run in group(tmp_path).run(chosen(["h1_sft", "h1"]))}
+    assert runs["h1"].settings["policy.horizon"] == 1 and not runs["h1"].diverged
+    assert len(runs["h1"].curves["values"]["correlation"]) == 1, "one prefix"
+    assert {split: len(trials.success) for split, trials in runs["h1"].splits.items()} == {"ind": 3, "ood": 3}
+
+
+def test_a_run_says_how_much_a_filter_removed_and_which_stage_1_it_started_from(tmp_path):
+    runs = {run.arm: run for run in group(tmp_path).run(chosen(["sft", "co_rft", "no_ops", "no_ops_low_noise"]))}
+    assert runs["sft"].data["removed_share"] == 0.0 < runs["no_ops"].data["removed_share"] < 0.5
+    assert runs["sft"].data["imitated_steps"] == runs["sft"].data["steps"] == runs["no_ops"].data["steps"]
+    assert runs["no_ops"].data == runs["no_ops_low_noise"].data
+    digests = {name: run.stage_one for name, run in runs.items()}
+    assert len(digests["sft"]) == 16 and digests["sft"] == digests["co_rft"] != digests["no_ops"]
+    assert digests["no_ops"] == digests["no_ops_low_noise"]
+
+
+def test_a_run_without_the_newer_fields_is_still_read(tmp_path):
+    (run,) = group(tmp_path).run(chosen(["sft"]))
+    file = records.path(tmp_path / "results", "point", "near", 0, "sft")
+    older = json.loads(file.read_text())
+    del older["data"], older["stage_one"]
+    file.write_text(json.dumps(older))
+    assert records.read(file) == replace(run, data={}, stage_one="")
 
 
 def test_deleted_run_folders_are_made_again_for_a_child(tmp_path):

@@ -150,6 +150,7 @@ def test_the_page_and_its_pictures_are_made_of_the_runs(tmp_path):
     write_page(summary, plan(tmp_path), tmp_path / "docs")
     page = (tmp_path / "docs/evidence.md").read_text()
     assert "| success, ratio to SFT | at least 1.57 | × 2.00 [" in page and "| 4 runs" not in page
+    assert "trained on (in-sample)" in page[page.index("cell_values.png"):]
     pictures = re.findall(r"\((images/evidence/\S+\.png)\)", page)
     assert len(pictures) == 5 and all((tmp_path / "docs" / picture).stat().st_size > 5000 for picture in pictures)
     shown = readme_table(summary)

@@ -159,9 +159,10 @@ def _arms() -> Iterable[Arm]:
     }, "sft")
 
     # Chunk length and augmentation change stage 1 as well
-    for horizon in (5, 20):
-        yield Arm(f"h{horizon}_sft", f"SFT, h = {horizon}", imitation | {"policy.horizon": horizon})
-        yield Arm(f"h{horizon}", f"CO-RFT, h = {horizon}", awr | {"policy.horizon": horizon}, f"h{horizon}_sft")
+    for horizon in (1, 5, 20):
+        length, executed = {"policy.horizon": horizon}, min(horizon, REPLAN_STEPS)
+        yield Arm(f"h{horizon}_sft", f"SFT, h = {horizon}", imitation | length, replan_steps=executed)
+        yield Arm(f"h{horizon}", f"CO-RFT, h = {horizon}", awr | length, f"h{horizon}_sft", replan_steps=executed)
     plain = {"sft.token_noise": 0.0, "sft.state_noise": 0.0}
     yield Arm("no_noise_sft", "SFT without input noise", imitation | plain)
     yield Arm("no_noise", "CO-RFT without input noise", awr | plain, "no_noise_sft")
@@ -170,6 +171,13 @@ def _arms() -> Iterable[Arm]:
     tiny = {"policy.backbone": "tiny"}
     yield Arm("trained_sft", "SFT, small backbone trained from scratch", imitation | tiny, suites=cell)
     yield Arm("trained", "CO-RFT, small backbone trained from scratch", awr | tiny, "trained_sft", suites=cell)
+
+    # The pretrained backbone, frozen and fully trained with equally few steps: a full one takes a hundred times as long
+    short = {"sft.steps": 500, "sft.batch": 32}
+    full = short | {"policy.backbone_options.trainable": "all"}
+    for name, title, settings in (("frozen", "frozen backbone", short), ("full", "fully trained backbone", full)):
+        yield Arm(f"{name}_sft", f"SFT, {title}, 500 steps", imitation | settings, suites=cell)
+        yield Arm(name, f"CO-RFT, {title}, 500 steps", awr | settings, f"{name}_sft", suites=cell)
 
 
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _arms()}

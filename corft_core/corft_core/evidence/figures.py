@@ -102,8 +102,8 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 
 
 def critic_values(runs: Sequence[Run]) -> Figure:
-    """Q of recorded chunks against the return that followed, for the first, a middle and the last prefix, and the
-    correlation by prefix, a line a run."""
+    """Q of recorded chunks, those the critic was trained on, against the return that followed, for the first, a middle
+    and the last prefix, and the correlation by prefix, a line a run."""
     found = [run.curves["values"] for run in runs if "values" in run.curves]
     prefixes = len(found[0]["correlation"])
     shown = sorted({0, prefixes // 2, prefixes - 1})

@@ -24,6 +24,10 @@ TARGET_NAMES = {
     "ood_drop_random_start": "drop to unseen positions, random starts",
     "against_bc100": "success, difference to SFT on 100 demonstrations",
 }
+IN_SAMPLE = (
+    "Critic values are those of recorded chunks that the critic was trained on (in-sample): they show whether it fits "
+    "its data, not how well it judges other chunks or states."
+)
 README_ARMS = ("sft", "sft_extra", "sft_low_noise", "no_ops", "best_of_n", "co_rft", "bc100")
 
 
@@ -160,6 +164,7 @@ def suite_section(name: str, suite: Mapping[str, Any], images: Mapping[str, str]
                                if missing else []),
         *picture("levers", "Difference of every arm to SFT with extra steps"), "### Training", "",
         *picture("curves", "Learning curves"), *picture("values", "Critic values against returns"),
+        *([IN_SAMPLE, ""] if "values" in images else []),
     ]
 
 

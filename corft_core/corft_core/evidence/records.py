@@ -32,7 +32,9 @@ class Run:
 
     ``settings``: everything the result depends on, as dotted key → value. ``diverged``: why training stopped early;
     its trials then count as failures. ``curves``: thinned-out training metrics and critic values, for the plots.
-    ``relabelled_from``: the arm's name in ``command``, where its recipe got another name afterwards.
+    ``relabelled_from``: the arm's name in ``command``, where its recipe got another name afterwards. ``data``: how many
+    steps there were, how many stage 1 imitated, and the share that a filter removed; ``stage_one``: digest of the
+    weights that stage 1 ended with. Both are empty in runs made before these fields, and where training diverged.
     """
 
     suite: str
@@ -52,6 +54,8 @@ class Run:
     curves: dict[str, Any] = field(default_factory=dict)
     protocol: int = VERSION
     relabelled_from: str = ""
+    data: dict[str, float] = field(default_factory=dict)
+    stage_one: str = ""
 
 
 def path(results: Path, suite: str, task: str, seed: int, arm: str) -> Path:

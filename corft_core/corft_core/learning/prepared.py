@@ -84,6 +84,11 @@ class Prepared:
         """Numbers of the true rows, on the training device."""
         return torch.from_numpy(np.flatnonzero(mask)).to(self.device)
 
+    def counts(self) -> dict[str, float]:
+        """RUN/data.json: how much there is, and how much of it stage 1 imitates."""
+        return {"steps": len(self.table), "imitated_steps": int(self.imitation.rows.sum()),
+                "removed_share": round(float(self.imitation.removed_share), 4)}
+
     def summary(self) -> str:
         """One line: what stage 1 learns from."""
         removed = self.imitation.removed_share

@@ -5,6 +5,7 @@ Saves are atomic; under torchrun only the main process writes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class RunFolder:
         self.resume_path = self.folder / "resume"
         self.critic_path = self.folder / "critic.safetensors"
         self.check_path = self.folder / "offline_check.json"
+        self.data_path = self.folder / "data.json"
         self.board: TensorBoardLog | None = None
 
     def checkpoint(self, stage: str) -> Path:
@@ -74,6 +76,10 @@ class RunFolder:
         """The earlier run this one took stage 1 from."""
         earlier = self._header()["from"]
         return Path(earlier) if earlier is not None else None
+
+    def stage_one_digest(self) -> str:
+        """First digits of the SHA-256 of the weights that stage 1 ended with, trained here or taken from `init`."""
+        return hashlib.sha256((self.checkpoint("sft") / "model.safetensors").read_bytes()).hexdigest()[:16]
 
     def _header(self) -> dict[str, Any]:
         try:

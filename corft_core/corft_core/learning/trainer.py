@@ -71,6 +71,8 @@ def train(
         if not resume:
             run.create(config, dataset_path, digest, init)
         prepared = Prepared.of(dataset, config, torch.device(own_device))
+        if processes.is_main():
+            write_json(run.data_path, prepared.counts())
         quiet = quiet or not processes.is_main()
         if not quiet:
             print(prepared.summary(), flush=True)
