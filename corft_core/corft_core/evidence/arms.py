@@ -175,9 +175,9 @@ def _arms() -> Iterable[Arm]:
     # The pretrained backbone, frozen and fully trained with equally few steps: a full one takes a hundred times as long
     short = {"sft.steps": 500, "sft.batch": 32}
     full = short | {"policy.backbone_options.trainable": "all"}
-    for name, title, settings in (("frozen", "frozen backbone", short), ("full", "fully trained backbone", full)):
-        yield Arm(f"{name}_sft", f"SFT, {title}, 500 steps", imitation | settings, suites=cell)
-        yield Arm(name, f"CO-RFT, {title}, 500 steps", awr | settings, f"{name}_sft", suites=cell)
+    for name, title, own in (("frozen", "frozen backbone", short), ("full", "fully trained backbone", full)):
+        yield Arm(f"{name}_sft", f"SFT, {title}, 500 steps", imitation | own, suites=cell)
+        yield Arm(name, f"CO-RFT, {title}, 500 steps", awr | own, f"{name}_sft", suites=cell)
 
 
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _arms()}
