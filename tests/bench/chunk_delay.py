@@ -3,8 +3,7 @@
 The policy's checkpoint is the demo's (out/demo/run/checkpoints); without one a small policy is trained on 40
 demonstrations and kept under out/bench/delay_policy. A chunk comes ``latency`` after its observation and goes through
 ChunkExecutor to the cell's controller, as in the graph; ``naive`` sends chunks as they are, from their first action on
-when they come. A new chunk is asked for every ExecutorOptions.execute_steps, whatever the latency; with rtc every
-RTC_STEPS, since every seam of a late policy costs success, or as many fewer as d <= s <= h - d demands.
+when they come. A new chunk is asked for every ExecutorOptions.execute_steps, whatever the latency.
 
 Protocol: trial k is scene FIRST_SCENE + k of the split ``ind`` with the policy's noise seeded by k, the same in every
 row; it succeeds when the cell says so within SECONDS. The executor was worked on with scenes below FIRST_SCENE only.
@@ -20,7 +19,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +43,6 @@ from corft_core.execution import (
     Reason,
     Refusal,
 )
-from corft_core.execution.splice import delay_steps
 from corft_core.learning.config import TrainConfig
 from corft_core.learning.trainer import train
 from corft_core.learning.training_data import EpisodesInMemory
@@ -61,22 +58,17 @@ LATENCIES_S = (0.0, 0.1, 0.2, 0.3)
 DRIVE_S = 0.02
 DEMONSTRATIONS, SECONDS = 40, 10.0
 FIRST_SCENE = 2000
-RTC_STEPS = 7
 RESAMPLES = 10_000
 
 
 class Trial:
     """One scene, one way of sending chunks, one latency."""
 
-    def __init__(self, policy: Policy, environment: CellEnvironment, planner: Any, mode: str, latency_s: float,
-                 rtc_steps: int = RTC_STEPS) -> None:
+    def __init__(self, policy: Policy, environment: CellEnvironment, planner: Any, mode: str, latency_s: float) -> None:
         self._policy, self._environment, self._planner = policy, environment, planner
         self._contract, self._mode, self._latency_s = policy.contract, mode, latency_s
         self._step_s = 1.0 / policy.rate_hz
         self._options = ExecutorOptions() if mode == "naive" else ExecutorOptions(mode=mode)  # type: ignore[arg-type]
-        if mode == "rtc":
-            longest = policy.horizon - delay_steps(latency_s, self._options.handoff_s, self._step_s)
-            self._options = replace(self._options, execute_steps=min(rtc_steps, longest))
 
     def run(self, scene_id: str, seed: int) -> dict[str, Any]:
         """Success, time, chunks and refusals of a trial."""
@@ -170,7 +162,7 @@ def quick_policy(task: str) -> Path:
 
 def measure(trials: int, policy: Path | None = None, task: str = DEFAULT_TASK,
             latencies_s: Sequence[float] = LATENCIES_S, modes: Sequence[str] = (*CHUNK_MODES, "naive"),
-            partial: Path | None = None, rtc_steps: int = RTC_STEPS) -> dict[str, Any]:
+            partial: Path | None = None) -> dict[str, Any]:
     """Success rate and mean cycle time of each mode and latency, and the ratio of 200 ms to none.
 
     ``delay200_success_ratio`` is that of the default mode, splice. ``partial``: a JSON line a trial is added there.
@@ -181,7 +173,7 @@ def measure(trials: int, policy: Path | None = None, task: str = DEFAULT_TASK,
     planner = make_planner("embedded", contract, CELL / "scene.yaml" if task == DEFAULT_TASK else None)
     environment = CellEnvironment(contract, task)
     scenes = CellSuite(contract).scene_ids(task, "ind", trials, first=FIRST_SCENE)
-    kinds = {f"{mode}_{round(latency_s * 1000)}ms": Trial(loaded, environment, planner, mode, latency_s, rtc_steps)
+    kinds = {f"{mode}_{round(latency_s * 1000)}ms": Trial(loaded, environment, planner, mode, latency_s)
              for mode in modes for latency_s in latencies_s}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in kinds}
     with tqdm(total=len(kinds) * trials, desc="trials", disable=None) as bar:
@@ -194,8 +186,7 @@ def measure(trials: int, policy: Path | None = None, task: str = DEFAULT_TASK,
                 bar.update()
     environment.close()
     planner.close()
-    return {"delay_trials": trials, "delay_policy": loaded.policy_id, "rtc_steps": rtc_steps,
-            **summary(rows, modes), "delay_rows": rows}
+    return {"delay_trials": trials, "delay_policy": loaded.policy_id, **summary(rows, modes), "delay_rows": rows}
 
 
 def summary(rows: Mapping[str, Sequence[Mapping[str, Any]]], modes: Sequence[str]) -> dict[str, Any]:
@@ -224,13 +215,11 @@ def main() -> int:
     parser.add_argument("--task", default=DEFAULT_TASK, help="of the cell (default: %(default)s)")
     parser.add_argument("--modes", nargs="+", default=[*CHUNK_MODES, "naive"])
     parser.add_argument("--latencies-ms", nargs="+", type=int, default=[round(s * 1000) for s in LATENCIES_S])
-    parser.add_argument("--rtc-steps", type=int, default=RTC_STEPS,
-                        help="at most so many actions between two chunks with rtc (default: %(default)s)")
     parser.add_argument("--out", type=Path,
                         help="write everything as JSON, and each trial at once to the same name with .jsonl")
     args = parser.parse_args()
     result = measure(args.trials, args.policy, args.task, [ms / 1000 for ms in args.latencies_ms], args.modes,
-                     args.out.with_suffix(".jsonl") if args.out else None, args.rtc_steps)
+                     args.out.with_suffix(".jsonl") if args.out else None)
     if args.out:
         files.write_json(args.out, result)
     for key, value in result.items():
