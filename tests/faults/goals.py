@@ -83,7 +83,7 @@ def _cameras() -> Iterator[FaultKind]:
         "half the size": (_edited(_half_the_size), GOES_ON),
         "frozen, stamps go on": (_frozen(False), GOES_ON),
         "frozen with their stamp": (_frozen(True), STALE),
-        "all lost": (lambda rng: dropped(1.0, rng), STALE),
+        "a camera dies and returns": (lambda rng: dropped(1.0, rng), STALE),
         "0.8 s late": (lambda rng: delayed(0.8, 0.8, rng), STALE),
         "cut off": (_edited(_cut_off), STALE),
         "without pixels": (_edited(_empty), STALE),
