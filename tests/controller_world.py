@@ -60,7 +60,8 @@ class World:
 
     Times in s. ``late``: delay of a command on its way, ``slow``: of a setpoint, ``stamp``: error of its stamp.
     ``heard`` false: the controller does not say what it follows. ``again``: how long after it a copy of a command
-    arrives, None for none. ``factor``: by which the controller scales its speed, by time, which it ``tells``.
+    arrives, None for none. ``factor``: by which the controller scales its speed, by time, which it ``tells``. While
+    ``cut`` is true nothing passes in either direction.
     """
 
     def __init__(self, late: Callable[[], float], slow: Callable[[], float] = lambda: 0.002,
@@ -80,6 +81,7 @@ class World:
         self.outcomes: Counter[str] = Counter()
         self.late, self.slow, self.stamp, self.lost, self.heard = late, slow, stamp, lost, heard
         self.again = again
+        self.cut = False
         self._away = False
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._count = itertools.count()
@@ -117,7 +119,7 @@ class World:
         self.now_ns = until_ns
 
     def _send(self, command: Command) -> None:
-        if self.lost(command):
+        if self.cut or self.lost(command):
             return
         late_s, again_s = self.late(), self.again(command)
         for delay_s in (late_s,) if again_s is None else (late_s, late_s + again_s):
@@ -135,6 +137,8 @@ class World:
 
     def _publish(self) -> None:
         self.setpoint.advance(self.now_ns * 1e-9)
+        if self.cut:
+            return
         state = self.state
         measured = Measured(self.now_ns, state.positions, state.velocities)
         self.after(0.001, lambda: self.supervisor.joint_state(measured, self.now_ns))

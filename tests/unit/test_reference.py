@@ -67,6 +67,30 @@ def test_a_lost_stop_is_sent_again():
     assert keeps_limits(world)
 
 
+@pytest.mark.parametrize("then", ["stop", "chunk"])
+@pytest.mark.parametrize("cut_s", [0.1, 0.2, 0.27, 0.35, 0.45, 0.7, 1.0, 1.5])
+def test_after_a_link_that_was_cut_nothing_begins_where_the_arm_is_not(cut_s: float, then: str):
+    world = World(quick, slow=lambda: 0.015)
+    world.drive(0.8, 0.1)
+    world.cut = True
+    world.drive(min(cut_s, 0.5), 0.05)
+    gone = Refusal(Reason.CONTROLLER_INACTIVE, "the controller has not published its state")
+    world.supervisor.fault("controller", gone if cut_s > 0.5 else None, world.now_ns)
+    world.run(max(cut_s - 0.5, 0.0))
+    world.cut = False
+    world.supervisor.fault("controller", None, world.now_ns)
+    heard_ns = world.supervisor._measured.stamp_ns
+    while world.supervisor._measured.stamp_ns == heard_ns:  # joint states come before the controller's setpoint
+        world.run(0.001)
+    if then == "stop":
+        world.supervisor.stop(Refusal(Reason.TRACKING_ERROR, "the arm is not where its command is"), world.now_ns)
+        world.run(1.5)
+    else:
+        world.drive(1.0, 0.1)
+        assert np.max(np.abs(world.state.velocities)) > 0.05, "it goes on"
+    assert keeps_limits(world)
+
+
 @pytest.mark.parametrize("moving", [True, False])
 def test_another_nodes_command_is_waited_for_and_nothing_is_sent_meanwhile(moving: bool):
     world = World(quick)

@@ -14,6 +14,7 @@ from corft_core.trajectory import JointPath
 Array = NDArray[np.float64]
 # A quintic that accelerates at 10 rad/s² leaves the straight line between points so far apart by 0.001 rad.
 CURVE_STEP_S = 0.03
+STEP_RAD = 0.005  # between two looks: less than 5 mm at the end of an arm
 
 
 class Clearance:
@@ -39,7 +40,7 @@ class Clearance:
         times = curve_times(path)
         times = times[max(int(np.searchsorted(times, from_s, side="right")) - 1, 0):]
         curve = path.positions_at(times)
-        segment = self._planner.first_collision(curve)
+        segment = self._planner.first_collision(curve, STEP_RAD)
         return None if segment is None else (float(times[segment]), self._pair(curve, segment))
 
     def leaves_workspace(self, path: JointPath, to_its_end: bool) -> Refusal | None:

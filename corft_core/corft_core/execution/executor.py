@@ -196,16 +196,18 @@ class ChunkExecutor:
         return self._take(command)
 
     def hold(self, now_ns: int) -> Command | None:
-        """Brake and stay, which becomes the running command; None when nothing was commanded yet.
+        """Brake and stay, which becomes the running command; None when nothing moves.
 
         As with a chunk the running motion goes on until the hand-off, so that the controller sees no step. The stop
-        never leaves the path that was checked for collision.
+        never leaves the path that was checked for collision. To stay where a motion ended is no command: an arm that
+        stands elsewhere, because the motion never reached its controller, would jump there.
         """
         anchor = self._running
-        if anchor is None or (anchor.kind == "hold" and not self.at_rest(now_ns)):
+        if anchor is None or self.at_rest(now_ns):
+            self._generation += 1  # what is planned now may not begin after the stop
+            return None
+        if anchor.kind == "hold":
             return anchor
-        if self.at_rest(now_ns):
-            return self._take(standing(self.names, anchor.path.positions[-1], now_ns))
         anchor = self._in_step(anchor, now_ns, 0)
         handoff_ns = handoff_time(anchor, now_ns, self.options.handoff_s)
         stop = brake_along(anchor.path, (handoff_ns - anchor.start_ns) * 1e-9, self.limits)

@@ -190,8 +190,12 @@ class Follower:
     def against(self, command: Command, now_ns: int, limits: MotionLimits) -> Refusal | None:
         """Why ``command``, which continues the last one, must not be sent: it might break ``limits``, since the
         controller may follow another (COMMAND_LOST), or follows none of them (FOREIGN_COMMAND)."""
-        if self._blind(now_ns) or not self._sent:
+        if self._last is None or not self._sent:
             return None
+        if self._blind(now_ns):
+            silent_s = (now_ns - self._last.stamp_ns) * 1e-9
+            return Refusal(Reason.COMMAND_LOST, f"the controller's setpoint is {silent_s:.2f} s old: which motion it "
+                                                "follows now is not known")
         if self.astray(now_ns):
             return Refusal(Reason.FOREIGN_COMMAND, "the controller's setpoint belongs to none of the last motions")
         if self._vague:
@@ -236,8 +240,10 @@ def _jolts(running: Command, command: Command, arrival_ns: int, limits: MotionLi
     running = running.later(behind_ns) if behind_ns else running
     arrival_s = (arrival_ns - command.start_ns) * 1e-9
     coming = command.path.times_s[command.path.times_s > max(arrival_s + TOUCHING_S, command.unsent_s)]
-    if len(coming) == 0 or np.max(np.abs(running.state(arrival_ns).position
-                                         - command.state(arrival_ns).position)) < SAME_RAD:
+    apart_rad = np.max(np.abs(running.state(arrival_ns).position - command.state(arrival_ns).position))
+    if len(coming) == 0:  # what goes on from there begins at rest
+        return bool(apart_rad > STILL_RAD)
+    if apart_rad < SAME_RAD:
         return False
     begin, end = running.state(arrival_ns), command.path.sample(float(coming[0]))
     way = JointPath(command.path.names, np.array([0.0, coming[0] - arrival_s]),

@@ -77,11 +77,12 @@ class Supervisor:
         self.counts = {"accepted": 0, "refused": 0, "truncated": 0, "detours": 0, "stops": 0, "lost": 0}
         self.compute_s: deque[float] = deque(maxlen=100)
         self._contract, self._planner, self._simulated, self._clock = contract, planner, simulated, clock
-        self._send, self._report_to, self._hearing = send, report, Hearing(steady_s)
+        self._send, self._report_to, self._hearing, self._steady_s = send, report, Hearing(steady_s), steady_s
         self._watchdog, self._clock_watch = Watchdog(contract), ClockWatch(simulated)
         self._gripper = GripperSchedule()
         self._measured: Measured | None = None
         self._move: tuple[MoveKind, NDArray[np.float64] | None] | None = None
+        self._braking: float | None = None  # since when a brake waits for a setpoint, by ``steady_s``
         self._settling: Refusal | None = None  # why chunks wait until the arm stands
         self._ended: Command | None = None  # the chunk whose end without a successor was reported
         self._free: Command | None = None  # the motion whose rest was last found free of collision
@@ -95,7 +96,7 @@ class Supervisor:
             self.executor.reset(now_ns)
             self.enabled = False
             self._clock_watch = ClockWatch(self._simulated)
-            self._measured, self._move, self._ended, self._settling = None, None, None, None
+            self._measured, self._move, self._ended, self._settling, self._braking = None, None, None, None, None
             self._gripper.clear()
 
     def chunk(self, chunk: Chunk, now_ns: int) -> Command | Refusal:
@@ -194,13 +195,22 @@ class Supervisor:
             elif isinstance(news, Refusal):
                 self._foreign(news, now_ns)
             else:
-                stopping = self.executor.running is not None and self.executor.running.kind == "hold"
+                stopping = self._at_a_standstill
                 self.counts["lost"] += 1
                 self.executor.adopt(news.command)
                 self._gripper.replace(news.command.gripper, now_ns)
                 self._report("going on from the motion before", news.reason)
                 if stopping:
                     self._hold(now_ns)
+            if self._braking is not None:
+                self._hold(now_ns)
+
+    @property
+    def _at_a_standstill(self) -> bool:
+        """Whether the arm should be at rest or come to rest."""
+        running = self.executor.running
+        return ((running is not None and running.kind == "hold") or not self.enabled or self.stopped is not None
+                or self.stale is not None or bool(self.faults))
 
     def _keep_step(self) -> None:
         """A controller that scales its speed is ever later: so are the motion and the gripper."""
@@ -222,6 +232,8 @@ class Supervisor:
             self._check_clock(now_ns)
             if self._settling is not None:
                 self._settle(now_ns)
+            if self._braking is not None:
+                self._hold(now_ns)
             self.stale = self._watchdog.stale(now_ns, self._measured)
             running = self.executor.running
             if self._settling is not None:
@@ -275,7 +287,7 @@ class Supervisor:
         with self.lock:
             self._move = None
             if not self.executor.at_rest(now_ns):
-                self.brake(reason, now_ns)
+                self.brake(reason, now_ns, at_once=True)  # the process may be about to end
             self._gripper.clear()
             self.enabled = False
 
@@ -314,16 +326,26 @@ class Supervisor:
                 self._move = None
                 self.brake(refusal, now_ns)
 
-    def brake(self, reason: Refusal, now_ns: int) -> None:
-        """Brake to rest and report why; chunks may follow."""
+    def brake(self, reason: Refusal, now_ns: int, at_once: bool = False) -> None:
+        """Brake to rest and report why; chunks may follow. ``at_once``: no setpoint is waited for."""
         with self.lock:
             self._gripper.clear()
-            self._hold(now_ns)
+            self._hold(now_ns, at_once)
             self.counts["stops"] += 1
             self._report("braking", reason)
 
-    def _hold(self, now_ns: int) -> None:
-        """Brake from what the controller follows; when that is nothing of ours, nothing could continue it."""
+    def _hold(self, now_ns: int, at_once: bool = False) -> None:
+        """Brake from what the controller follows; when that is nothing of ours, nothing could continue it.
+
+        While that is not known, a setpoint is waited for, UNCERTAIN_S at most: a brake from elsewhere is a jump.
+        """
+        now_s = self._steady_s()
+        doubt = None if self._clock is None else self.executor.doubt(now_ns)
+        if doubt is not None and doubt.reason is Reason.COMMAND_LOST and not at_once:
+            self._braking = self._braking or now_s
+            if now_s - self._braking < UNCERTAIN_S:
+                return
+        self._braking = None
         if self.executor.follower.astray(now_ns):
             self._foreign(Refusal(Reason.FOREIGN_COMMAND, "the controller follows none of the last motions"), now_ns)
             return
@@ -432,6 +454,8 @@ class Supervisor:
             raise RefusedError(self.stopped.reason, f"stopped ({self.stopped.message}); call ~/enable to go on")
         if not self.enabled:
             raise RefusedError(Reason.DISABLED, "the executor is disabled; call ~/enable with data: true")
+        if self._braking is not None:
+            raise RefusedError(Reason.BUSY, "the arm is about to brake")
         if self._move is not None:
             raise RefusedError(Reason.BUSY, f"the arm is about to move: {self._move[0]}")
         if self._settling is not None:
