@@ -84,7 +84,7 @@ def test_an_emergency_stop_that_nobody_released_outlives_sigterm_and_ends_with_c
         return [file.read_text() for file in tmp_path.glob("corft/stops/*")]
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        with executor_on(operator, environment={"ROS_HOME": str(tmp_path)}, reset=False) as executor:
+        with executor_on(operator, environment={"ROS_HOME": str(tmp_path)}) as executor:
             assert call(operator, SetBool, f"{operator.arm_node}/estop", SetBool.Request(data=True)).success
             assert len(stops()) == 1 and "emergency stop was called" in stops()[0]
             executor.stop(number)
