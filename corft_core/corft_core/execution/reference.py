@@ -195,7 +195,8 @@ class Follower:
         if self._blind(now_ns):
             silent_s = (now_ns - self._last.stamp_ns) * 1e-9
             return Refusal(Reason.COMMAND_LOST, f"the controller's setpoint is {silent_s:.2f} s old: which motion it "
-                                                "follows now is not known")
+                                                "follows now is not known (state_publish_rate, clocks, "
+                                                "follow_setpoint)")
         if self.astray(now_ns):
             return Refusal(Reason.FOREIGN_COMMAND, "the controller's setpoint belongs to none of the last motions")
         if self._vague:
