@@ -27,7 +27,7 @@ DECODE_MARKERS = re.compile(r"(<!-- decode table -->\n).*?(<!-- end of decode ta
 EXECUTE_MARKERS = re.compile(r"(<!-- execute table -->\n).*?(<!-- end of execute table -->)", re.DOTALL)
 EVIDENCE = ROOT / "results" / "evidence" / "summary.json"
 DECODE = ROOT / "results" / "bench" / "decode.json"
-EXECUTE, DELAY_MODES = ROOT / "results" / "bench" / "execute.json", ROOT / "results" / "bench" / "delay_modes.json"
+EXECUTE, DELAY = ROOT / "results" / "bench" / "execute.json", ROOT / "results" / "bench" / "delay.json"
 README, EXPLANATION = ROOT / "README.md", ROOT / "docs" / "explanation.md"
 DECODERS = {"single_ar": "one token a pass, one step", "chunked_ar": "one token a pass", "jacobi": "Jacobi, exact",
             "bidirectional": "Jacobi, bidirectional", "flow": "–"}
@@ -89,7 +89,7 @@ def decode_table(row: dict[str, Any]) -> str:
 
 
 def execute_table(row: dict[str, Any], study: dict[str, Any]) -> str:
-    """Ways of sending chunks side by side, as `make bench NAME=execute` and chunk_delay.py measured them."""
+    """Ways of sending chunks side by side, as `make bench` measured them: NAME=execute, and the modes of NAME=delay."""
     lines = ["| chunks | to trajectory, p50 / p95 [ms] | jerk at seams, of naive | error RMS / largest [rad] "
              "| success at 0 / 100 / 200 / 300 ms |", "|---|---|---|---|---|"]
     for name in (*SENDERS, "naive", "one_point"):
@@ -112,8 +112,7 @@ def execute_table(row: dict[str, Any], study: dict[str, Any]) -> str:
         + ("" if apart is None else f" With the planner in a process of its own, as MoveIt is, a chunk takes "
            f"{row['chunk_p50_ms_embedded_in_a_process']:.1f} / {apart:.1f} ms.")
         + f" Success: {study['delay_trials']} trials of one policy and task each, by injected latency. Made by `make "
-        "bench NAME=execute` and [chunk_delay.py](../tests/bench/chunk_delay.py), kept in "
-        "`results/bench/execute.json` and `delay_modes.json`."]
+        "bench NAME=execute` and `NAME=delay`, kept in `results/bench/execute.json` and `delay.json`."]
     return "\n".join(lines) + "\n"
 
 
@@ -146,9 +145,9 @@ def main() -> int:
     good = fill(README, EVIDENCE_MARKERS, evidence_table())
     if DECODE.exists():
         good &= fill(EXPLANATION, DECODE_MARKERS, decode_table(json.loads(DECODE.read_text())))
-    if EXECUTE.exists() and DELAY_MODES.exists():
+    if EXECUTE.exists() and DELAY.exists():
         good &= fill(EXPLANATION, EXECUTE_MARKERS, execute_table(json.loads(EXECUTE.read_text()),
-                                                                 json.loads(DELAY_MODES.read_text())))
+                                                                 json.loads(DELAY.read_text())["modes"]))
     if source.exists():
         summary = json.loads(source.read_text())
         files.write_json(ROOT / "results" / "demo" / "summary.json", summary)

@@ -4,22 +4,19 @@ Time: processor time of ChunkExecutor.accept, 7 joints, 16 actions, five boxes; 
 own, as MoveIt always is, the time that passes: of the embedded planner, to show what the process costs, and of MoveIt
 where it is installed. Seams: the setpoint of a controller with joint_trajectory_controller's rules, driven by the same
 stream of noisy chunks through every chunk mode, beside naive replacement and a publisher of one point an action; at 10,
-20 and 30 chunks a second for the default mode. Live latency: see execute_live.py. Success: see chunk_delay.py;
-CHUNK_DELAY_TRIALS in the environment sets its trials (0: the ratio is that of the study kept in
-results/bench/delay.json), CHUNK_DELAY_POLICY and CHUNK_DELAY_TASK another policy than the demo's.
+20 and 30 chunks a second for the default mode. Live latency: see execute_live.py. The ratio of success with a late
+policy is that of `make bench NAME=delay`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import chunk_delay
 import execute_live
 import numpy as np
 from chunk_streams import CELL, ByExecutor, Driven, Naive, OnePointPerAction, Sender, Stream, drive, five_boxes
@@ -55,12 +52,7 @@ def measure() -> dict[str, Any]:
             result |= _seams(f"{name}_{rate_hz}hz", fast, contract, drive(fast, contract, sender))
     planner.close()
     result |= execute_live.measure()
-    trials = int(os.environ.get("CHUNK_DELAY_TRIALS", "10"))
-    if trials:
-        policy = os.environ.get("CHUNK_DELAY_POLICY")
-        result |= chunk_delay.measure(trials, Path(policy) if policy else None,
-                                      os.environ.get("CHUNK_DELAY_TASK", "cube_to_bin"))
-    elif DELAY.exists():
+    if DELAY.exists():
         study = json.loads(DELAY.read_text())
         result |= {"delay200_success_ratio": study["delay200_success_ratio"], "delay_trials": study["delay_trials"],
                    "delay_commit": study["commit"]}

@@ -1,37 +1,28 @@
 """Success and cycle time of one fixed policy in the cell, for each chunk mode and an injected latency of 0 to 300 ms.
 
-The policy's checkpoint is the demo's (out/demo/run/checkpoints); without one a small policy is trained on 40
-demonstrations and kept under out/bench/delay_policy. A chunk comes ``latency`` after its observation and goes through
-ChunkExecutor to the cell's controller, as in the graph; ``naive`` sends chunks as they are, from their first action on
-when they come. A new chunk is asked for every ExecutorOptions.execute_steps, whatever the latency.
+A chunk comes ``latency`` after its observation and goes through ChunkExecutor to the cell's controller, as in the
+graph; ``naive`` sends chunks as they are, from their first action on when they come. A new chunk is asked for every
+ExecutorOptions.execute_steps, whatever the latency.
 
 Protocol: trial k is scene FIRST_SCENE + k of the split ``ind`` with the policy's noise seeded by k, the same in every
 row; it succeeds when the cell says so within SECONDS. The executor was worked on with scenes below FIRST_SCENE only.
 The ratio of 200 ms to no latency is that of the successes in the same scenes, with the 95 % interval of a bootstrap
 over scenes. Every trial is written down as it ends, so that a study which is cut short is still paired.
-
-    python tests/bench/chunk_delay.py --trials 100 --modes splice rtc --latencies-ms 0 200 --out delay.json
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from chunk_streams import CELL
 from tqdm import tqdm
 
-from corft_core import files
-from corft_core.cell.scene import DEFAULT_TASK
 from corft_core.cell.suite import CellEnvironment, CellSuite
 from corft_core.contract import Contract
-from corft_core.errors import CorftError
 from corft_core.execution import (
     CHUNK_MODES,
     Chunk,
@@ -43,20 +34,13 @@ from corft_core.execution import (
     Reason,
     Refusal,
 )
-from corft_core.learning.config import TrainConfig
-from corft_core.learning.trainer import train
-from corft_core.learning.training_data import EpisodesInMemory
 from corft_core.planning import make_planner
 from corft_core.policy import Policy
-from corft_core.policy.options import override
 from corft_core.trajectory import JointPath
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "out/demo/run/checkpoints"
-TRAINED = ROOT / "out/bench/delay_policy"
 LATENCIES_S = (0.0, 0.1, 0.2, 0.3)
 DRIVE_S = 0.02
-DEMONSTRATIONS, SECONDS = 40, 10.0
+SECONDS = 10.0
 FIRST_SCENE = 2000
 RESAMPLES = 10_000
 
@@ -137,40 +121,17 @@ class Trial:
         return answer
 
 
-def demo_policy(task: str) -> Policy | None:
-    """The demo's policy, when there is one for the task that this version reads."""
-    for stage in ("co_rft", "sft") if task == DEFAULT_TASK else ():
-        if (DEMO / stage).is_dir():
-            try:
-                return Policy.load(DEMO / stage)
-            except CorftError as error:
-                print(f"not used: {error}", file=sys.stderr)
-    return None
-
-
-def quick_policy(task: str) -> Path:
-    """A small policy of the cell, trained once."""
-    checkpoint = TRAINED / task / "checkpoints" / "sft"
-    if not checkpoint.is_dir():
-        suite = CellSuite()
-        episodes = suite.demonstrate(task, DEMONSTRATIONS, seed=0)
-        config = override(TrainConfig, {}, {"policy.backbone": "effnet", "sft.steps": 1500, "co_rft.steps": 0,
-                                            "co_rft.warmup": 0})
-        train(EpisodesInMemory(suite.features(task), episodes), TRAINED / task, config)
-    return checkpoint
-
-
-def measure(trials: int, policy: Path | None = None, task: str = DEFAULT_TASK,
-            latencies_s: Sequence[float] = LATENCIES_S, modes: Sequence[str] = (*CHUNK_MODES, "naive"),
-            partial: Path | None = None) -> dict[str, Any]:
+def measure(trials: int, policy: Path, task: str, partial: Path, latencies_s: Sequence[float] = LATENCIES_S,
+            modes: Sequence[str] = (*CHUNK_MODES, "naive")) -> dict[str, Any]:
     """Success rate and mean cycle time of each mode and latency, and the ratio of 200 ms to none.
 
-    ``delay200_success_ratio`` is that of the default mode, splice. ``partial``: a JSON line a trial is added there.
+    ``policy``: a checkpoint. ``delay200_success_ratio`` is that of the default mode, splice; ``success_by_scene`` has
+    a 1 or 0 a trial. ``partial``: a JSON line a trial is added there.
     """
     torch.set_num_threads(1)
-    loaded = Policy.load(policy) if policy else demo_policy(task) or Policy.load(quick_policy(task))
+    loaded = Policy.load(policy)
     contract: Contract = loaded.contract
-    planner = make_planner("embedded", contract, CELL / "scene.yaml" if task == DEFAULT_TASK else None)
+    planner = make_planner("embedded", contract, None)
     environment = CellEnvironment(contract, task)
     scenes = CellSuite(contract).scene_ids(task, "ind", trials, first=FIRST_SCENE)
     kinds = {f"{mode}_{round(latency_s * 1000)}ms": Trial(loaded, environment, planner, mode, latency_s)
@@ -180,13 +141,14 @@ def measure(trials: int, policy: Path | None = None, task: str = DEFAULT_TASK,
         for seed, scene in enumerate(scenes):
             for name, trial in kinds.items():
                 rows[name].append(trial.run(scene, seed))
-                if partial:
-                    with partial.open("a") as file:
-                        file.write(json.dumps({"row": name, "policy": loaded.policy_id, **rows[name][-1]}) + "\n")
+                with partial.open("a") as file:
+                    file.write(json.dumps({"row": name, "policy": loaded.policy_id, **rows[name][-1]}) + "\n")
                 bar.update()
     environment.close()
     planner.close()
-    return {"delay_trials": trials, "delay_policy": loaded.policy_id, **summary(rows, modes), "delay_rows": rows}
+    by_scene = {name: "".join(str(int(trial["success"])) for trial in row) for name, row in rows.items()}
+    return {"delay_trials": trials, "delay_policy": loaded.policy_id, **summary(rows, modes),
+            "first_scene": FIRST_SCENE, "task": task, "success_by_scene": by_scene}
 
 
 def summary(rows: Mapping[str, Sequence[Mapping[str, Any]]], modes: Sequence[str]) -> dict[str, Any]:
@@ -205,28 +167,3 @@ def summary(rows: Mapping[str, Sequence[Mapping[str, Any]]], modes: Sequence[str
                        f"delay200_success_ratio_{mode}_low": float(low),
                        f"delay200_success_ratio_{mode}_high": float(high)}
     return {"delay200_success_ratio": result.get("delay200_success_ratio_splice"), **result}
-
-
-def main() -> int:
-    """Run the study alone."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--trials", type=int, default=10, help="scenes a row (default: %(default)s)")
-    parser.add_argument("--policy", type=Path, help="checkpoint folder (default: the demo's)")
-    parser.add_argument("--task", default=DEFAULT_TASK, help="of the cell (default: %(default)s)")
-    parser.add_argument("--modes", nargs="+", default=[*CHUNK_MODES, "naive"])
-    parser.add_argument("--latencies-ms", nargs="+", type=int, default=[round(s * 1000) for s in LATENCIES_S])
-    parser.add_argument("--out", type=Path,
-                        help="write everything as JSON, and each trial at once to the same name with .jsonl")
-    args = parser.parse_args()
-    result = measure(args.trials, args.policy, args.task, [ms / 1000 for ms in args.latencies_ms], args.modes,
-                     args.out.with_suffix(".jsonl") if args.out else None)
-    if args.out:
-        files.write_json(args.out, result)
-    for key, value in result.items():
-        if key != "delay_rows":
-            print(f"{key:40} {value}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -154,7 +154,8 @@ def test_the_documents_show_the_published_figures():
     assert shown(module.EVIDENCE_MARKERS) == module.evidence_table(), advice
     decode = module.decode_table(json.loads(module.DECODE.read_text())) if module.DECODE.exists() else ""
     assert shown(module.DECODE_MARKERS, "docs/explanation.md") == decode, advice
-    execute = module.execute_table(*(json.loads(path.read_text()) for path in (module.EXECUTE, module.DELAY_MODES)))
+    late = json.loads(module.DELAY.read_text())["modes"]
+    execute = module.execute_table(json.loads(module.EXECUTE.read_text()), late)
     assert shown(module.EXECUTE_MARKERS, "docs/explanation.md") == execute, advice
 
 
