@@ -82,7 +82,7 @@ class Group:
                 self.suite.features(self.task).rate_hz, splits, self.settings(arm), seconds, diverged,
                 versions(), commit(), command(sys.argv[1:]),
                 curves_of(folder) if folder is not None and not arm.run_time else {},
-                data=json.loads(RunFolder(folder).data_path.read_text()) if folder is not None else {},
+                data=RunFolder(folder).data() if folder is not None else {},
                 stage_one=RunFolder(folder).stage_one_digest() if folder is not None else "",
             )
             records.write(self.results, run)

@@ -77,6 +77,10 @@ class RunFolder:
         earlier = self._header()["from"]
         return Path(earlier) if earlier is not None else None
 
+    def data(self) -> dict[str, float]:
+        """What there was to learn from (Prepared.counts); empty where the run was made before that was kept."""
+        return dict(json.loads(self.data_path.read_text())) if self.data_path.exists() else {}
+
     def stage_one_digest(self) -> str:
         """First digits of the SHA-256 of the weights that stage 1 ended with, trained here or taken from `init`."""
         return hashlib.sha256((self.checkpoint("sft") / "model.safetensors").read_bytes()).hexdigest()[:16]
