@@ -45,6 +45,7 @@ def test_another_version_is_a_warning_that_names_both_and_the_command(tmp_path: 
     (tmp_path / "peft-0.1.0.dist-info").mkdir()
     (tmp_path / "peft-0.1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: peft\nVersion: 0.1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "peft", raising=False)  # what is loaded already is what counts
     pinned = next(package.pinned for package in packages() if package.name == "peft")
     found = looked_at()["versions"]
     assert (found.level, found.seen) == ("warning", f"peft 0.1.0 instead of {pinned}")
