@@ -19,7 +19,7 @@ from corft_core.evaluation.intervals import Estimate
 from corft_core.evaluation.report import comparison_sentences, table_rows
 from corft_core.evaluation.results import Comparison
 from corft_core.evidence.page import MARKERS as EVIDENCE_MARKERS
-from corft_core.evidence.page import readme_table
+from corft_core.evidence.page import fill, readme_table
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = re.compile(r"(<!-- demo table -->\n).*?(<!-- end of demo table -->)", re.DOTALL)
@@ -124,14 +124,12 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def fill(document: Path, markers: re.Pattern[str], content: str) -> bool:
-    """Put ``content`` between the document's markers; False where they are missing."""
-    text, count = markers.subn(lambda match: match[1] + content + match[2], document.read_text())
-    if count != 1:
+def show(document: Path, markers: re.Pattern[str], content: str) -> bool:
+    """Put ``content`` between the document's markers; False, and said, where they are missing."""
+    good = fill(document, markers, content)
+    if not good:
         print(f"{document.relative_to(ROOT)} lacks the markers {markers.pattern}", file=sys.stderr)
-        return False
-    files.write_text(document, text)
-    return True
+    return good
 
 
 def main() -> int:
@@ -142,16 +140,16 @@ def main() -> int:
         names = ", ".join(str(path.relative_to(ROOT)) for path in paths)
         print(f"nothing to publish, none of these is there: {names}", file=sys.stderr)
         return 2
-    good = fill(README, EVIDENCE_MARKERS, evidence_table())
+    good = show(README, EVIDENCE_MARKERS, evidence_table())
     if DECODE.exists():
-        good &= fill(EXPLANATION, DECODE_MARKERS, decode_table(json.loads(DECODE.read_text())))
+        good &= show(EXPLANATION, DECODE_MARKERS, decode_table(json.loads(DECODE.read_text())))
     if EXECUTE.exists() and DELAY.exists():
-        good &= fill(EXPLANATION, EXECUTE_MARKERS, execute_table(json.loads(EXECUTE.read_text()),
+        good &= show(EXPLANATION, EXECUTE_MARKERS, execute_table(json.loads(EXECUTE.read_text()),
                                                                  json.loads(DELAY.read_text())["modes"]))
     if source.exists():
         summary = json.loads(source.read_text())
         files.write_json(ROOT / "results" / "demo" / "summary.json", summary)
-        good &= fill(README, MARKERS, table(summary))
+        good &= show(README, MARKERS, table(summary))
         save_png(cell_picture(), ROOT / "docs" / "images" / "cell.png")
     return 0 if good else 1
 

@@ -276,13 +276,19 @@ def write_documents(summary: Mapping[str, Any], plan: Plan, root: Path) -> None:
     Raises CorftError where there is no README.md with the table's markers.
     """
     readme = root / "README.md"
-    before = readme.read_text() if readme.is_file() else ""
-    text, count = MARKERS.subn(lambda match: match[1] + readme_table(summary) + match[2], before)
-    if count != 1:
+    if not fill(readme, MARKERS, readme_table(summary)):
         raise CorftError(f"{readme.resolve()} is not there or lacks the markers {MARKERS.pattern}: the summary is "
                          "written, the documents are not. Run make evidence ARGS=--summary-only in the repository.")
-    files.write_text(readme, text)
     write_page(summary, plan, root / "docs")
+
+
+def fill(document: Path, markers: re.Pattern[str], content: str) -> bool:
+    """Put ``content`` between the document's markers; False where these or the document are missing."""
+    before = document.read_text() if document.is_file() else ""
+    text, count = markers.subn(lambda match: match[1] + content + match[2], before)
+    if count == 1:
+        files.write_text(document, text)
+    return count == 1
 
 
 def write_page(summary: Mapping[str, Any], plan: Plan, docs: Path) -> None:

@@ -190,24 +190,23 @@ class Supervisor:
             self._hearing.heard()
             news = self.executor.follower.heard(setpoint)
             self._news.notify_all()
+            stopping = False
             if news is None:
                 self._keep_step()
             elif isinstance(news, Refusal):
                 self._foreign(news, now_ns)
             else:
-                stopping = self._at_a_standstill
+                stopping = self._ought_to_rest
                 self.counts["lost"] += 1
                 self.executor.adopt(news.command)
                 self._gripper.replace(news.command.gripper, now_ns)
                 self._report("going on from the motion before", news.reason)
-                if stopping:
-                    self._hold(now_ns)
-            if self._braking is not None:
+            if stopping or self._braking is not None:
                 self._hold(now_ns)
 
     @property
-    def _at_a_standstill(self) -> bool:
-        """Whether the arm should be at rest or come to rest."""
+    def _ought_to_rest(self) -> bool:
+        """Whether the arm is to stand, or to come to rest."""
         running = self.executor.running
         return ((running is not None and running.kind == "hold") or not self.enabled or self.stopped is not None
                 or self.stale is not None or bool(self.faults))
@@ -342,7 +341,7 @@ class Supervisor:
         now_s = self._steady_s()
         doubt = None if self._clock is None else self.executor.doubt(now_ns)
         if doubt is not None and doubt.reason is Reason.COMMAND_LOST and not at_once:
-            self._braking = self._braking or now_s
+            self._braking = now_s if self._braking is None else self._braking
             if now_s - self._braking < UNCERTAIN_S:
                 return
         self._braking = None

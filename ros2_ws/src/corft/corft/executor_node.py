@@ -6,9 +6,8 @@ and publishes `execution_status`. Services: `~/enable`, `~/estop` (SetBool), `~/
 a soft stop. The arm is braked on deactivation, SIGINT, SIGTERM, a stop, stale joint states, a tracking error, a
 controller that is gone and an object that came into the way; a stop and a tracking error last until `~/enable`, an
 emergency stop until it is released and then until `~/enable`, in a process that is started anew after a crash too
-(corft.executor.stop_memory).
-With `use_sim_time`, a clock that jumps back or an arm that jumps (a reset scene) forgets what runs. With `execute`
-false nothing is sent: what would be goes to `~/dry_run/…`.
+(corft.executor.stop_memory). With `use_sim_time`, a clock that jumps back or an arm that jumps (a reset scene) forgets
+what runs. With `execute` false nothing is sent: what would be goes to `~/dry_run/…`.
 
 Two threads. Callbacks (joint states, watchdog, stops, services) run in the node's executor and never plan; chunks and
 planned moves run in a worker, which alone uses the planner. They share the Supervisor, whose lock is held for state
@@ -278,9 +277,10 @@ class ExecutorNode(CorftLifecycleNode):
     def _keep_stop(self) -> None:
         """What lasts until ~/enable does so in the next process too."""
         stopped = self._running_supervisor.stopped
-        if stopped is not None:
+        if stopped is None:
+            self._stops.poll()
+        else:
             self._stops.keep(UNTIL_ENABLED, stopped.message)
-        self._stops.poll()
 
     def _heed_controller(self, now_ns: int) -> None:
         """What the watch saw when it was polled last."""
