@@ -81,7 +81,7 @@ def _cameras() -> Iterator[FaultKind]:
         "three times each": (lambda rng: duplicated(3, 0.02), GOES_ON),
         "pairs swapped": (reordered, GOES_ON),
         "half the size": (_edited(_half_the_size), GOES_ON),
-        "frozen, stamps go on": (_frozen(False), GOES_ON),
+        "frozen, stamps go on": (_frozen(False), GOES_ON),  # this policy hardly moves the arm
         "frozen with their stamp": (_frozen(True), STALE),
         "a camera dies and returns": (lambda rng: dropped(1.0, rng), STALE),
         "0.8 s late": (lambda rng: delayed(0.8, 0.8, rng), STALE),

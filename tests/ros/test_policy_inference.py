@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ros
 
 def test_latency_counts_from_the_observations_stamp_until_the_chunk_is_published() -> None:
     contract, feedback = Contract.load(CONTRACT), []
-    node: Any = SimpleNamespace(param={"chunk_mode": "splice"}.get)
+    node: Any = SimpleNamespace(param={"chunk_mode": "splice", "frozen_image_rad": 0.2}.get)
     out: Any = SimpleNamespace(publish=lambda chunk: None, publish_feedback=feedback.append, queue_s=0.0)
     aligner, predictor = Aligner(contract, 10.0), Predictor(Recording(contract), contract)
     inference = Inference(node, contract, predictor, aligner, out, out, lambda *_: None)

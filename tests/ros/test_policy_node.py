@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import signal
 import threading
 import time
@@ -56,6 +57,10 @@ class Robot:
     def __init__(self, node: Node, contract: Contract) -> None:
         self.node, self.contract, self.now_ns = node, contract, 100 * 10**9
         self.silent: set[str] = set()
+        self.frozen: set[str] = set()
+        self.turned_rad, self.turning_rad_s = 0.0, 0.0
+        self._pictures = random.Random(0)
+        self._picture = {camera.name: b"" for camera in contract.cameras}
         self._clock = node.create_publisher(Clock, "/clock", 10)
         self._joints = node.create_publisher(JointState, "joint_states", 10)
         self._images = {c.name: node.create_publisher(Image, f"camera_node/{c.name}/image", 10)
@@ -76,7 +81,9 @@ class Robot:
             if self.now_ns % 20_000_000 == 0:
                 # The order of joints in the message is not the contract's.
                 names = [self.contract.gripper.joint, *reversed(self.contract.robot.joints)]
-                message = JointState(name=names, position=[0.04, *reversed(self.contract.robot.home_rad)])
+                self.turned_rad += self.turning_rad_s * 0.02
+                *others, last = self.contract.robot.home_rad
+                message = JointState(name=names, position=[0.04, last - self.turned_rad, *reversed(others)])
                 message.header.stamp = self.stamp()
                 self._joints.publish(message)
                 if "executor" not in self.silent:
@@ -84,7 +91,9 @@ class Robot:
             if self.now_ns % 50_000_000 == 0:
                 for name, publisher in self._images.items():
                     if name not in self.silent:
-                        image = Image(height=128, width=128, encoding="rgb8", step=384, data=bytes(128 * 128 * 3))
+                        if name not in self.frozen:
+                            self._picture[name] = self._pictures.randbytes(128 * 128 * 3)
+                        image = Image(height=128, width=128, encoding="rgb8", step=384, data=self._picture[name])
                         image.header.stamp = self.stamp()
                         publisher.publish(image)
 
@@ -234,6 +243,24 @@ def test_a_camera_that_falls_silent_aborts_the_goal_and_is_named(graph: tuple[Ro
     robot.silent.clear()
     assert (result.status, result.result.outcome) == (GoalStatus.STATUS_ABORTED, Result.ABORTED)
     assert "stale observations: wrist" in result.result.reason
+
+
+def test_a_camera_that_repeats_one_frame_while_the_arm_turns_aborts_the_goal_and_is_named(
+        graph: tuple[Robot, Operator]) -> None:
+    robot, operator = graph
+    handle = operator.send()
+    operator.wait_for_chunks(2)
+    robot.turning_rad_s = 0.5
+    chunks = len(operator.chunks)
+    operator.wait_for_chunks(chunks + 6)  # 1.5 rad and more: both cameras work
+    robot.frozen.add("front")
+    try:
+        result = operator.result(handle)
+    finally:
+        robot.frozen.clear()
+        robot.turned_rad = robot.turning_rad_s = 0.0
+    assert (result.status, result.result.outcome) == (GoalStatus.STATUS_ABORTED, Result.ABORTED)
+    assert "frozen images: front has shown the same picture" in result.result.reason
 
 
 def test_a_killed_executor_that_comes_back_disabled_aborts_the_goal_and_says_what_to_do(

@@ -3,9 +3,10 @@
 While a goal runs, every `replan_steps` ticks of the policy's rate (ROS time) the node takes the observation as of
 the tick from the aligner that the converter uses, runs the policy in a thread of its own and publishes an
 ActionChunk stamped with the tick. A goal ends by an EpisodeEvent SUCCESS or FAILURE, timeout (ROS time), cancel,
-or is aborted with a reason: stale observations, a standing clock, time going back, an executor that is silent, has
-stopped or is no longer enabled, deactivation. Feedback: chunk number, latency, the critic's value, the executor's
-queue. In `chunk_mode` rtc a chunk goes on from the actions that the executor is committed to (real-time chunking).
+or is aborted with a reason: stale observations, frozen images, a standing clock, time going back, an executor that is
+silent, has stopped or is no longer enabled, deactivation. Feedback: chunk number, latency, the critic's value, the
+executor's queue. In `chunk_mode` rtc a chunk goes on from the actions that the executor is committed to (real-time
+chunking).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from corft.chunk_messages import chunk_message
 from corft.node_base import CorftLifecycleNode
 from corft.policy.checks import staleness
 from corft.policy.executor_link import ExecutorLink
+from corft.policy.frozen_images import FrozenImages
 from corft.policy.predictor import Predictor
 from corft.policy.run import PolicyRun
 from corft_core.contract import Contract
@@ -39,6 +40,7 @@ class Inference:
         self._link, self._publisher, self._finish = link, publisher, finish
         self._run: PolicyRun | None = None
         self._handle: ServerGoalHandle | None = None
+        self._frozen = FrozenImages(contract, node.param("frozen_image_rad"))
         self.waiting_for: list[str] = []
         self.trouble = ""
         self._next_check_s = 0.0
@@ -58,6 +60,7 @@ class Inference:
         """Make chunks for this goal, None: for none."""
         with self._condition:
             self._run, self._handle = run, handle
+            self._frozen.reset()
             self._condition.notify_all()
 
     def wake(self) -> None:
@@ -124,6 +127,9 @@ class Inference:
             if run.blind_s(now_ns) > (limit_s if run.chunks else max(limit_s, FIRST_OBSERVATION_S)):
                 self._finish(run, Result.ABORTED, "stale observations: " + "; ".join(
                     staleness(self._contract, name, observation.ages_s.get(name)) for name in observation.missing))
+            return
+        if frozen := self._frozen.check(observation):
+            self._finish(run, Result.ABORTED, f"frozen images: {frozen}")
             return
         committed = None
         if self._node.param("chunk_mode") == "rtc":

@@ -23,6 +23,8 @@ POLICY_PARAMETERS = (
     Param("torch_threads", 0, "Threads for inference; 0: half of the machine's cores.", (0, 256)),
     Param("seed", 0, "Seed of the policy's noise, set anew for every goal.", (0, 2**31 - 1)),
     Param("image_topic", "camera_node/{camera}/image", "Topic of a camera's prepared images."),
+    Param("frozen_image_rad", 1.0, "A joint's motion [rad] without a changed pixel that aborts a goal; 0: never.",
+          (0.0, 10.0)),
     Param("stall_timeout", 10.0, "Wall seconds without any progress of ROS time until a goal is aborted.",
           (0.1, 3600.0)),
 )
