@@ -191,6 +191,19 @@ def test_a_fault_is_found_where_it_is(tmp_path: Path, fault: Fault, code: str, e
     assert code in findings_text.text(found) and json.dumps([finding.to_dict() for finding in found])
 
 
+@pytest.mark.parametrize(("motion_rad", "told"), [(0.7, False), (1.3, True)])
+def test_a_camera_without_noise_may_repeat_its_picture_while_the_arm_is_out_of_sight(
+        tmp_path: Path, motion_rad: float, told: bool) -> None:
+    episodes = good()
+    for episode in episodes:
+        episode.images["front"][3:14] = episode.images["front"][3]
+        episode.state[3:14, :7] = 0.0
+        episode.state[3:14, 3] = np.linspace(0.0, motion_rad, 11)
+        episode.state[3:14, 7] = np.linspace(-1.0, 1.0, 11)  # the gripper's opening is no joint
+    found = find(EpisodeDataset.open(write(tmp_path / "data", episodes)), LIMITS)
+    assert ("repeated_pictures" in {finding.code for finding in found}) == told
+
+
 def test_amount_and_place_of_a_frozen_joint_are_told(tmp_path: Path) -> None:
     episodes = good()
     frozen_joint(episodes)

@@ -26,9 +26,10 @@ FLAT = 3.0
 SAME_LEVELS = 6
 """Pixels of two encoded pictures that differ by more are different."""
 REPEAT_S = 0.5
-REPEAT_MOTION_RAD, REPEAT_MOTION_CLEAN_RAD = 0.1, 0.5
+REPEAT_MOTION_RAD, REPEAT_MOTION_CLEAN_RAD = 0.1, 1.0
 """A camera that repeats one picture this long while a joint moves this far stands still itself. The second holds for a
-camera without noise, whose pictures of a resting scene are equal anyway while the arm moves out of sight."""
+camera without noise, whose pictures of a resting scene are equal anyway while the arm moves out of sight (in the cell
+up to 0.5 rad); it is policy_node's ``frozen_image_rad`` too."""
 CLEAN_SHARE = 0.02
 SHIFT_PX = 1.5
 BLOCKS = 6
@@ -96,11 +97,11 @@ class _Repeat:
 def _repeats(dataset: EpisodeDataset, episode: int, changed: NDArray[np.bool_]) -> Iterator[_Repeat]:
     """Runs of equal pictures, long enough to matter."""
     rows = slice(*dataset.episode_starts[episode : episode + 2])
-    state = np.nan_to_num(dataset.state[rows])
+    joints = np.nan_to_num(dataset.state[rows, :len(dataset.contract.robot.joints)])
     starts = np.flatnonzero(changed)
     for start, end in pairwise([*starts.tolist(), len(changed)]):
         if end - start > max(2, REPEAT_S * dataset.fps):
-            motion = float(np.ptp(state[start:end], axis=0).max())
+            motion = float(np.ptp(joints[start:end], axis=0).max())
             yield _Repeat(episode, start, end - start, motion)
 
 
