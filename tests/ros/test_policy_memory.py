@@ -57,7 +57,7 @@ def test_between_chunks_nothing_is_missed_that_is_looked_back_at(lost: int | Non
     """Chunks every 5 steps, observations 3 steps apart. Where a stream had a gap the sample before it stands in."""
     contract = Contract.load(CONTRACT)
     aligner, policy = Aligner(contract, 10.0), Recording(contract)
-    parameters = {"chunk_mode": "splice", "stall_timeout": 1e9}
+    parameters = {"chunk_mode": "splice", "stall_timeout": 1e9, "frozen_image_rad": 1.0}
     node: Any = SimpleNamespace(param=parameters.get, get_clock=lambda: SimpleNamespace(
         now=lambda: SimpleNamespace(nanoseconds=0)))
     quiet: Any = SimpleNamespace(publish=lambda message: None, publish_feedback=lambda message: None, queue_s=0.0)
