@@ -20,15 +20,14 @@ ARM = len(ROBOT.robot.joints)
 
 
 def pictures(count: int, *, same: bool) -> list[np.ndarray]:
-    noise = np.random.default_rng(0).integers(0, 255, (1 if same else count, 16, 16, 3), np.uint8)
-    return [noise[0 if same else k].copy() for k in range(count)]
+    noise = np.random.default_rng(0).integers(0, 255, (count, 16, 16, 3), np.uint8)
+    return [noise[0].copy() for _ in range(count)] if same else list(noise)
 
 
-def observed(k: int, pixels: np.ndarray, moved_rad: float, *, image_age_ns: int = 0,
-             other: np.ndarray | None = None) -> AlignedObservation:
+def observed(k: int, pixels: np.ndarray, moved_rad: float, *, image_age_ns: int = 0) -> AlignedObservation:
     """The observation of tick k; the other cameras work."""
     tick_ns = (k + 1) * STEP_NS
-    fresh = np.random.default_rng(k + 1).integers(0, 255, (16, 16, 3), np.uint8) if other is None else other
+    fresh = np.random.default_rng(k + 1).integers(0, 255, (16, 16, 3), np.uint8)
     first, *others = ROBOT.cameras
     joints = np.zeros(ARM + 1)
     joints[2] = moved_rad

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,23 @@ from corft_core.contract import Contract
 from corft_core.data.align import AlignedObservation
 
 
-@dataclass
 class _Picture:
-    """What a camera has shown since its image of ``first_ns``, and the arm's joints [rad] meanwhile."""
+    """What a camera has shown since its image of ``first_ns``, and the range of the arm's joints [rad] meanwhile."""
 
-    pixels: NDArray[np.uint8]
-    first_ns: int
-    joints: list[tuple[int, NDArray[np.float64]]] = field(default_factory=list)
+    def __init__(self, pixels: NDArray[np.uint8], first_ns: int, joints: int) -> None:
+        self.pixels, self.first_ns = pixels, first_ns
+        self._low, self._high = np.full(joints, np.inf), np.full(joints, -np.inf)
+        self._later: list[tuple[int, NDArray[np.float64]]] = []
 
-    def motion_rad(self, until_ns: int) -> float:
-        """Range of the joint that moved most between the first image and that of ``until_ns``."""
-        shown = [joints for stamp_ns, joints in self.joints if self.first_ns <= stamp_ns <= until_ns]
-        return float(np.ptp(shown, axis=0).max()) if shown else 0.0
+    def motion_rad(self, joints_ns: int, joints: NDArray[np.float64], shown_ns: int) -> float:
+        """Motion of the joint that moved most until the camera's last image, of ``shown_ns``."""
+        if joints_ns >= self.first_ns:
+            self._later.append((joints_ns, joints))
+        for _, known in (sample for sample in self._later if sample[0] <= shown_ns):
+            np.minimum(self._low, known, out=self._low)
+            np.maximum(self._high, known, out=self._high)
+        self._later = [sample for sample in self._later if sample[0] > shown_ns]
+        return max(0.0, float((self._high - self._low).max()))
 
 
 class FrozenImages:
@@ -54,9 +58,9 @@ class FrozenImages:
         pixels, stamp_ns = observation.values[name], observation.stamps_ns[name]
         picture = self._shown.get(name)
         if picture is None or stamp_ns < picture.first_ns or not np.array_equal(pixels, picture.pixels):
-            picture = self._shown[name] = _Picture(pixels, stamp_ns)
-        picture.joints.append((observation.stamps_ns["joint_state"], observation.values["joint_state"][:self._arm]))
-        moved_rad = picture.motion_rad(stamp_ns)
+            picture = self._shown[name] = _Picture(pixels, stamp_ns, self._arm)
+        moved_rad = picture.motion_rad(observation.stamps_ns["joint_state"],
+                                       observation.values["joint_state"][:self._arm], stamp_ns)
         if moved_rad <= self._limit_rad or _one_colour(pixels):
             return ""
         shown_s = (stamp_ns - picture.first_ns) * 1e-9
