@@ -1,6 +1,7 @@
 """The recipes that are compared: each is a plain TrainConfig on one kind of demonstrations.
 
-``RECIPES`` is the headline recipe of each suite; an arm states only where it departs from it.
+``RECIPES`` is the first recipe of each suite; an arm states only where it departs from it. The second recipe, the
+headline, is the arm ``c51``.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ def _arms() -> Iterable[Arm]:
     yield Arm("sft", "SFT (flow, N = 1)", imitation, kind="headline")
     yield Arm("sft_extra", "SFT with the extra steps of stage 2", extra, "sft", kind="headline")
     yield Arm("co_rft", f"CO-RFT (AWR + best of 16, noise × {LOW_NOISE})", awr, "sft", kind="headline")
+    yield Arm("c51", "CO-RFT with a C51 critic", awr | {"policy.critic.head": "c51", "co_rft.lr": 2e-3}, "sft",
+              kind="headline")
     yield Arm("sft_low_noise", f"SFT, noise × {LOW_NOISE}", low_noise, "sft", kind="headline", run_time=True)
     yield Arm("co_rft_full_noise", "CO-RFT, noise × 1", full_noise, "co_rft", kind="headline", run_time=True)
     yield Arm("sft_extra_low_noise", f"SFT with the extra steps of stage 2, noise × {LOW_NOISE}", low_noise,
@@ -146,7 +149,6 @@ def _arms() -> Iterable[Arm]:
         ("max_bootstrap", "bootstrap from the best of the policy's chunks", {"co_rft.bootstrap": "max"}),
         ("network_targets", "EMA target networks, no table", {"co_rft.target_source": "network"}),
         ("hl_gauss", "distributional critic, HL-Gauss", {"policy.critic.head": "hl_gauss", "co_rft.lr": 2e-3}),
-        ("c51", "distributional critic, C51", {"policy.critic.head": "c51", "co_rft.lr": 2e-3}),
         ("transformer", "transformer critic", {"policy.critic.kind": "transformer"}),
         ("ensemble_5", "five critics", {"policy.critic.ensemble": 5}),
         ("gamma_95", "discount 0.95", {"co_rft.gamma": 0.95}),
