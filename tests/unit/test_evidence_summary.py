@@ -51,10 +51,10 @@ def runs_of(*made: Run) -> dict[str, dict[tuple[str, int], Run]]:
 KNOWN = runs_of(
     # cup: SFT solves half in time, and one more late; CO-RFT all, in half the time where both do.
     run("sft", "cup", 0, [80, 100, 120, BEYOND], [BEYOND, BEYOND, 90, BEYOND]),
-    run("co_rft", "cup", 0, [40, 50, 60, 70], [90, BEYOND, 90, BEYOND]),
+    run("c51", "cup", 0, [40, 50, 60, 70], [90, BEYOND, 90, BEYOND]),
     # bottle: nothing in common, half the ability.
     run("sft", "bottle", 0, [BEYOND, BEYOND, BEYOND, 100], [BEYOND] * 4),
-    run("co_rft", "bottle", 0, [90, 90, BEYOND, BEYOND], [90, BEYOND, BEYOND, BEYOND]),
+    run("c51", "bottle", 0, [90, 90, BEYOND, BEYOND], [90, BEYOND, BEYOND, BEYOND]),
 )
 
 
@@ -65,7 +65,7 @@ def test_columns_tell_in_time_from_late_and_from_never():
 
 def test_known_runs_give_known_figures():
     figures = suite_summary(KNOWN)
-    sft, co_rft = figures["arms"]["sft"], figures["arms"]["co_rft"]
+    sft, co_rft = figures["arms"]["sft"], figures["arms"]["c51"]
     assert sft["success"]["value"] == 0.375 and sft["success_longer"]["value"] == 0.5
     assert co_rft["success"]["value"] == 0.75 and co_rft["success"]["n"] == 2
     assert figures["success_ratio"]["value"] == 2.0
@@ -78,15 +78,15 @@ def test_known_runs_give_known_figures():
     assert figures["ood_success"]["value"] == 0.375 and figures["ood_against_sft"]["value"] == 0.25
     assert figures["ood_drop_random_start"]["value"] == pytest.approx(0.75 - 0.375)
     assert co_rft["ood_surrounded"]["value"] == 0.75 and co_rft["ood_beyond"]["value"] == 0.0
-    assert figures["tasks"]["cup"]["arms"]["co_rft"]["against"]["sft"]["success_difference"]["value"] == 0.5
+    assert figures["tasks"]["cup"]["arms"]["c51"]["against"]["sft"]["success_difference"]["value"] == 0.5
     assert figures["tasks"]["cup"]["limit_s"] == 10.0
 
 
 def test_a_comparison_takes_only_the_runs_that_both_arms_have():
     more = {arm: dict(found) for arm, found in KNOWN.items()}
     more["sft"]["cup", 1] = run("sft", "cup", 1, [BEYOND] * 4, [BEYOND] * 4)
-    against = suite_summary(more)["arms"]["co_rft"]["against"]["sft"]
-    assert against["success_difference"] == suite_summary(KNOWN)["arms"]["co_rft"]["against"]["sft"][
+    against = suite_summary(more)["arms"]["c51"]["against"]["sft"]
+    assert against["success_difference"] == suite_summary(KNOWN)["arms"]["c51"]["against"]["sft"][
         "success_difference"]
 
 
@@ -99,6 +99,15 @@ def test_a_comparison_meets_its_target_by_value_and_interval_a_rate_by_its_value
     assert judge("ood_success", {"value": 0.45, "low": 0.2, "high": 0.7})["met"]
     assert not judge("cycle_time_ratio", {"value": 0.8, "low": 0.7, "high": 0.9})["met"]
     assert not judge("success_ratio", {"value": None, "low": None, "high": None})["met"]
+
+
+def test_the_scalar_recipe_and_the_headline_without_the_runs_seen_before_have_figures_of_their_own():
+    first = {(task, seed): replace(one, arm="co_rft") for (task, seed), one in KNOWN["sft"].items()}
+    figures = suite_summary({**KNOWN, "co_rft": first})
+    assert figures["scalar_recipe"]["success_ratio"]["value"] == 1.0, "here the scalar recipe is as good as SFT"
+    unseen = figures["without_seen"]["success_ratio"]
+    assert (unseen["value"], unseen["n"]) == (2.0, 1), "bottle alone: 50 % to 25 %"
+    assert figures["success_ratio"]["n"] == 2
 
 
 def test_every_arm_is_compared_with_the_control_of_its_own_kind():

@@ -1,7 +1,7 @@
 """The recipes that are compared: each is a plain TrainConfig on one kind of demonstrations.
 
-``RECIPES`` is the first recipe of each suite; an arm states only where it departs from it. The second recipe, the
-headline, is the arm ``c51``.
+``RECIPES`` is the recipe of each suite with a scalar critic, the arm ``co_rft``; every other arm, the headline ``c51``
+too, states only where it departs from it.
 """
 
 from __future__ import annotations
@@ -76,11 +76,12 @@ def _arms() -> Iterable[Arm]:
 
     yield Arm("sft", "SFT (flow, N = 1)", imitation, kind="headline")
     yield Arm("sft_extra", "SFT with the extra steps of stage 2", extra, "sft", kind="headline")
-    yield Arm("co_rft", f"CO-RFT (AWR + best of 16, noise × {LOW_NOISE})", awr, "sft", kind="headline")
-    yield Arm("c51", "CO-RFT with a C51 critic", awr | {"policy.critic.head": "c51", "co_rft.lr": 2e-3}, "sft",
-              kind="headline")
+    yield Arm("co_rft", "CO-RFT, scalar critic", awr, "sft", kind="headline")
+    yield Arm("c51", f"CO-RFT (C51 critic, AWR + best of 16, noise × {LOW_NOISE})",
+              awr | {"policy.critic.head": "c51", "co_rft.lr": 2e-3}, "sft", kind="headline")
     yield Arm("sft_low_noise", f"SFT, noise × {LOW_NOISE}", low_noise, "sft", kind="headline", run_time=True)
-    yield Arm("co_rft_full_noise", "CO-RFT, noise × 1", full_noise, "co_rft", kind="headline", run_time=True)
+    yield Arm("co_rft_full_noise", "CO-RFT, scalar critic, noise × 1", full_noise, "co_rft", kind="headline",
+              run_time=True)
     yield Arm("sft_extra_low_noise", f"SFT with the extra steps of stage 2, noise × {LOW_NOISE}", low_noise,
               "sft_extra", kind="control", run_time=True)
     yield Arm("best_of_n", "SFT + best of 16 by the prefix critic", ranked, "co_rft", kind="control")
@@ -88,7 +89,8 @@ def _arms() -> Iterable[Arm]:
     yield Arm("no_ops_low_noise", f"SFT on data without pauses, noise × {LOW_NOISE}", low_noise, "no_ops",
               kind="control", run_time=True)
     yield Arm("sft_fixed", "SFT, fixed start", imitation, kind="control", start="fixed", suites=cell)
-    yield Arm("co_rft_fixed", "CO-RFT, fixed start", awr, "sft_fixed", kind="control", start="fixed", suites=cell)
+    yield Arm("co_rft_fixed", "CO-RFT, scalar critic, fixed start", awr, "sft_fixed", kind="control", start="fixed",
+              suites=cell)
     yield Arm("bc100", "SFT on 100 demonstrations", imitation, kind="headline", demonstrations=MANY_DEMONSTRATIONS)
     yield Arm("bc100_low_noise", f"SFT on 100 demonstrations, noise × {LOW_NOISE}", low_noise, "bc100", kind="control",
               run_time=True, demonstrations=MANY_DEMONSTRATIONS)

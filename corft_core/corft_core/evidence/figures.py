@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"sft": "#8a8f98", "sft_extra": "#5d636e", "sft_low_noise": "#a7b79b", "no_ops": "#c7902b",
-           "best_of_n": "#7fb0e6", "co_rft": "#1b6ac9", "bc100": "#b9a3d0"}
+           "best_of_n": "#7fb0e6", "co_rft": "#4a90dd", "c51": "#1b4f9c", "bc100": "#b9a3d0"}
 LABELS = {"sft": "SFT", "sft_extra": "SFT, extra steps", "sft_low_noise": "SFT, low noise",
-          "no_ops": "SFT, no pauses", "best_of_n": "SFT + best of 16", "co_rft": "CO-RFT", "bc100": "SFT, 100 demos"}
+          "no_ops": "SFT, no pauses", "best_of_n": "SFT + best of 16", "co_rft": "CO-RFT, scalar critic",
+          "c51": "CO-RFT", "bc100": "SFT, 100 demos"}
 SHADES = "RdYlBu"
 
 
@@ -111,14 +112,14 @@ def critic_values(runs: Sequence[Run]) -> Figure:
     for axis, prefix in zip(axes[0], shown, strict=False):
         realised = np.concatenate([values["mc_return"] for values in found])
         predicted = np.concatenate([[row[prefix] for row in values["q"]] for values in found])
-        axis.scatter(realised, predicted, s=3, alpha=0.15, color=COLOURS["co_rft"], linewidths=0)
+        axis.scatter(realised, predicted, s=3, alpha=0.15, color=COLOURS["c51"], linewidths=0)
         top = float(max(realised.max(), predicted.max()))
         axis.plot([0, top], [0, top], "--", color="#555555", linewidth=0.8)
         axis.set(title=f"Q of {prefix + 1} action{'s' * (prefix > 0)}", xlabel="realised return")
     axes[0][0].set_ylabel("critic value")
     for values in found:
         correlation = np.array(values["correlation"], float)
-        axes[0][-1].plot(np.arange(1, prefixes + 1), correlation, color=COLOURS["co_rft"], alpha=0.4, linewidth=1)
+        axes[0][-1].plot(np.arange(1, prefixes + 1), correlation, color=COLOURS["c51"], alpha=0.4, linewidth=1)
     axes[0][-1].set(title="correlation by prefix", xlabel="actions", ylim=(0, 1))
     return figure
 

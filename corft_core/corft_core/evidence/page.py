@@ -14,7 +14,7 @@ from corft_core.evidence import figures
 from corft_core.evidence.arms import ARMS
 from corft_core.evidence.protocol import PRECISION_TASK, SUITES
 from corft_core.evidence.runner import Plan
-from corft_core.evidence.summary import Runs, by_suite
+from corft_core.evidence.summary import HEADLINE, SCALAR_RECIPE, Runs, by_suite
 
 MARKERS = re.compile(r"(<!-- evidence table -->\n).*?(<!-- end of evidence table -->)", re.DOTALL)
 TITLES = {"cell": "The cell (images, 10 Hz)", "metaworld": "Meta-World (states, 80 Hz)"}
@@ -28,7 +28,7 @@ IN_SAMPLE = (
     "Critic values are those of recorded chunks that the critic was trained on (in-sample): they show whether it fits "
     "its data, not how well it judges other chunks or states."
 )
-README_ARMS = ("sft", "sft_extra", "sft_low_noise", "no_ops", "best_of_n", "co_rft", "bc100")
+README_ARMS = ("sft", "sft_extra", "sft_low_noise", "no_ops", "best_of_n", "co_rft", "c51", "bc100")
 
 
 def percent(figure: Mapping[str, Any] | None) -> str:
@@ -71,7 +71,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def target_table(suite: Mapping[str, Any]) -> list[str]:
-    """Each target, what was reached, and whether that is it."""
+    """Each target, what the headline reached, and whether that is it."""
     rows = []
     for name, verdict in suite.get("targets", {}).items():
         figure, here = suite[name], suite.get(f"{name}_these_tasks")
@@ -86,13 +86,31 @@ def target_table(suite: Mapping[str, Any]) -> list[str]:
 
 def beyond_noise(suite: Mapping[str, Any]) -> str:
     """What is left of the headline when imitation is sampled alike; empty before there are runs of both."""
-    against = suite["arms"].get("co_rft", {}).get("against", {}).get("sft_low_noise", {})
+    return compared(suite, "sft_low_noise", "SFT that is sampled with the same low noise")
+
+
+def compared(suite: Mapping[str, Any], reference: str, described: str) -> str:
+    """The headline against one other arm, in a sentence; empty before there are runs of both."""
+    against = suite["arms"].get(HEADLINE, {}).get("against", {}).get(reference, {})
     if not against.get("success_ratio"):
         return ""
     runs = of_runs(f"{against['success_ratio']['n']} runs", against["success_ratio"])
-    return (f"Against SFT that is sampled with the same low noise ({runs}): success "
+    return (f"Against {described} ({runs}): success "
             f"{times(against['success_ratio'])}, {points(against['success_difference'])} points; cycle time "
             f"{times(against['cycle_time_ratio'])}; unseen positions {points(against['ood_difference'])} points.")
+
+
+def other_targets(suite: Mapping[str, Any]) -> list[str]:
+    """The target figures of the scalar recipe, and of the headline without the runs seen before it was chosen."""
+    rows = []
+    for name in TARGET_NAMES:
+        found = [suite.get(part, {}) for part in ("scalar_recipe", "without_seen")]
+        if any(name in part for part in found):
+            verdicts = [part.get("targets", {}).get(name, {}).get("met") for part in found]
+            rows.append([TARGET_NAMES[name], *(
+                target(name, part.get(name)) + {True: "", False: " (missed)", None: ""}[met]
+                for part, met in zip(found, verdicts, strict=True))])
+    return table(["figure", "the scalar recipe", "without the runs seen before"], rows) if rows else []
 
 
 def main_table(suite: Mapping[str, Any]) -> list[str]:
@@ -131,7 +149,7 @@ def task_table(suite: Mapping[str, Any]) -> list[str]:
 
 
 def lever_table(suite: Mapping[str, Any]) -> list[str]:
-    """All other arms against their own control, against SFT with extra steps and against CO-RFT."""
+    """All other arms against their own control, SFT with extra steps and the scalar recipe, which they depart from."""
     rows = []
     for arm in suite["arms"].values():
         if arm["main"]:
@@ -143,10 +161,11 @@ def lever_table(suite: Mapping[str, Any]) -> list[str]:
                      percent(arm["ood"]),
                      f"{points(against.get(own, {}).get('success_difference'))} to `{own}`" if own else "–",
                      points(against.get("sft_extra", {}).get("success_difference")),
-                     points(against.get("co_rft", {}).get("success_difference")),
+                     points(against.get(SCALAR_RECIPE, {}).get("success_difference")),
                      times(against.get("sft_extra", {}).get("cycle_time_ratio"))])
     return table(["lever", "runs on tasks", "success %", "unseen %", "to its own control, points",
-                  "to SFT with extra steps", "to CO-RFT", "cycle time to SFT with extra steps"], rows) if rows else []
+                  "to SFT with extra steps", "to the scalar recipe", "cycle time to SFT with extra steps"],
+                 rows) if rows else []
 
 
 def suite_section(name: str, suite: Mapping[str, Any], images: Mapping[str, str]) -> list[str]:
@@ -155,12 +174,14 @@ def suite_section(name: str, suite: Mapping[str, Any], images: Mapping[str, str]
         return [f"![{text}]({images[key]})", ""] if key in images else []
 
     missing, beyond = unclear(suite), beyond_noise(suite)
+    first = compared(suite, SCALAR_RECIPE, "the scalar recipe")
     return [
-        f"## {TITLES.get(name, name)}", "", *target_table(suite), *([beyond, ""] if beyond else []), *main_table(suite),
+        f"## {TITLES.get(name, name)}", "", *target_table(suite), *([beyond, ""] if beyond else []),
+        *([first, ""] if first else []), *other_targets(suite), *main_table(suite),
         *picture("arms", "Success of the main arms with intervals"), "### By task", "", *task_table(suite),
         *picture("tasks", "Success by task"), *picture("maps", "Success by start position"),
         *([] if not any(not arm["main"] for arm in suite["arms"].values()) else ["### Levers", ""]),
-        *lever_table(suite), *([f"No difference to CO-RFT can be told for: {', '.join(missing)}.", ""]
+        *lever_table(suite), *([f"No difference to the scalar recipe can be told for: {', '.join(missing)}.", ""]
                                if missing else []),
         *picture("levers", "Difference of every arm to SFT with extra steps"), "### Training", "",
         *picture("curves", "Learning curves"), *picture("values", "Critic values against returns"),
@@ -169,10 +190,10 @@ def suite_section(name: str, suite: Mapping[str, Any], images: Mapping[str, str]
 
 
 def unclear(suite: Mapping[str, Any]) -> list[str]:
-    """Levers whose difference to CO-RFT has an interval that holds zero."""
+    """Levers whose difference to the scalar recipe has an interval that holds zero."""
     found = []
     for arm in suite["arms"].values():
-        difference = arm["against"].get("co_rft", {}).get("success_difference")
+        difference = arm["against"].get(SCALAR_RECIPE, {}).get("success_difference")
         known = difference and difference["value"] is not None
         if known and not arm["main"] and difference["low"] <= 0 <= difference["high"]:
             found.append(arm["title"])
@@ -251,12 +272,12 @@ def draw(summary: Mapping[str, Any], found: Mapping[str, Runs], folder: Path) ->
     for name, runs in found.items():
         suite = summary[name]
         made = {"arms": figures.arm_bars(suite), "tasks": figures.task_bars(suite)}
-        arms = [arm for arm in ("sft", "sft_extra", "best_of_n", "co_rft") if arm in runs]
+        arms = [arm for arm in ("sft", "sft_extra", "best_of_n", HEADLINE) if arm in runs]
         if arms:
             made["maps"] = figures.success_maps(runs, arms)
         if any(arm["against"].get("sft_extra") for arm in suite["arms"].values()):
             made["levers"] = figures.lever_dots(suite, "sft_extra")
-        trained = [run for run in runs.get("co_rft", {}).values() if run.curves]
+        trained = [run for run in runs.get(HEADLINE, {}).values() if run.curves]
         if trained:
             made["curves"] = figures.learning_curves([*runs.get("sft", {}).values(), *trained])
             if any("values" in run.curves for run in trained):

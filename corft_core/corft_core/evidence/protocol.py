@@ -40,6 +40,8 @@ SPLITS = {"random": ("ind", "ood"), "fixed": ("fixed_ind", "ood")}
 SUITES = {"cell": "corft_core.cell.suite:CellSuite", "metaworld": "corft_core.benchmarks.metaworld:MetaWorldSuite"}
 TUNING_TASKS = ("cup", "bottle", "cube_to_bin")
 """Tasks of the cell on which the recipe was tuned, with seeds and scenes of their own; the last is not reported."""
+SEEN_RUNS = (("cup", 0), ("push-v3", 0))
+"""Task and seed of the levers that were seen before the second recipe was chosen."""
 LEVER_TASKS = ("cup", "bottle", "drawer-open-v3", "push-v3")
 """Levers run on these tasks only."""
 PRECISION_TASK = "cube"
@@ -66,7 +68,7 @@ class Protocol:
 
 
 EVIDENCE = Protocol(control_seeds=2, lever_seeds=1)
-QUICK = Protocol("quick", seeds=(0,), trials=20, arms=("sft", "sft_extra", "co_rft"),
+QUICK = Protocol("quick", seeds=(0,), trials=20, arms=("sft", "sft_extra", "c51"),
                  tasks=("cup", "bottle", "door-open-v3", "drawer-open-v3"))
 TUNING = Protocol("tuning", seeds=(1000, 1001, 1002), first_scene=1000, tasks=TUNING_TASKS)
 

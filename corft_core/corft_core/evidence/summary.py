@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from corft_core import files
 from corft_core.evidence.arms import ARMS, Arm
 from corft_core.evidence.bootstrap import Block, Interval, hierarchical
-from corft_core.evidence.protocol import LONGER, VERSION
+from corft_core.evidence.protocol import LONGER, SEEN_RUNS, VERSION
 from corft_core.evidence.records import Run
 from corft_core.evidence.runner import Plan
 
@@ -28,7 +28,7 @@ Runs = Mapping[str, Mapping[tuple[str, int], Run]]
 """Runs of one suite: arm → (task, seed) → run."""
 
 COMMON = ("sft", "sft_extra", "sft_low_noise", "co_rft")
-HEADLINE = "co_rft"
+HEADLINE, SCALAR_RECIPE = "c51", "co_rft"
 TARGETS = {
     "success_ratio": ("at least", 1.57), "cycle_time_ratio": ("at most", 0.777), "ood_success": ("at least", 0.443),
     "ood_against_sft": ("above", 0.0), "ood_drop_random_start": ("at most", 0.12), "against_bc100": ("at least", 0.0),
@@ -160,7 +160,11 @@ def suite_summary(runs: Runs) -> dict[str, Any]:
                 "against": {other: pair_figures(runs[other], own) for other in ("sft", "sft_extra")
                             if other in runs and other != arm and ARMS[arm].start == "random"},
             }
-    return found | headline(runs)
+    return found | headline(runs) | {
+        "scalar_recipe": headline(runs, SCALAR_RECIPE),
+        "without_seen": headline({arm: {key: run for key, run in mine.items() if key not in SEEN_RUNS}
+                                  for arm, mine in runs.items()}),
+    }
 
 
 def limit_s(runs: Sequence[Run]) -> float:
@@ -168,27 +172,27 @@ def limit_s(runs: Sequence[Run]) -> float:
     return round(float(np.mean([run.limit / run.rate_hz for run in runs])), 2)
 
 
-def headline(runs: Runs) -> dict[str, Any]:
+def headline(runs: Runs, arm: str = HEADLINE) -> dict[str, Any]:
     """The five figures of the claim, those they are compared with, and whether the targets are met."""
-    if HEADLINE not in runs or "sft" not in runs:
+    if not runs.get(arm) or not runs.get("sft"):
         return {}
     figures: dict[str, Any] = {}
     for suffix, vary in (("", True), ("_these_tasks", False)):
-        against = pair_figures(runs["sft"], runs[HEADLINE], vary)
-        alone = arm_figures(list(by_task(runs[HEADLINE]).values()), vary)
+        against = pair_figures(runs["sft"], runs[arm], vary)
+        alone = arm_figures(list(by_task(runs[arm]).values()), vary)
         figures |= {name + suffix: value for name, value in {
             "success_ratio": against.get("success_ratio"), "cycle_time_ratio": against.get("cycle_time_ratio"),
             "ood_success": alone["ood"], "ood_drop_random_start": alone["ood_drop"],
             "ood_against_sft": against.get("ood_difference"),
-            **({"against_bc100": pair_figures(runs["bc100"], runs[HEADLINE], vary).get("success_difference")}
+            **({"against_bc100": pair_figures(runs["bc100"], runs[arm], vary).get("success_difference")}
                if "bc100" in runs else {}),
             # What is left of the gain when imitation is sampled with the same, low noise.
             **({"success_ratio_to_low_noise_sft":
-                pair_figures(runs["sft_low_noise"], runs[HEADLINE], vary).get("success_ratio")}
+                pair_figures(runs["sft_low_noise"], runs[arm], vary).get("success_ratio")}
                if "sft_low_noise" in runs else {}),
             # The paper's SFT has a deterministic head; the ratio to it holds the gain by the policy class as well.
             **({"success_ratio_to_deterministic_sft":
-                pair_figures(runs["chunk_sft"], runs[HEADLINE], vary).get("success_ratio")}
+                pair_figures(runs["chunk_sft"], runs[arm], vary).get("success_ratio")}
                if "chunk_sft" in runs else {}),
         }.items() if value}
     if "bc100" in runs:
