@@ -108,10 +108,12 @@ def make_chain(episodes: int = 60, failures: int = 0, seed: int = 0) -> Chain:
 
 
 def chain_config(**pairs: object) -> TrainConfig:
-    """Defaults but for the chain's horizon and discount; `pairs` use __ for the dot."""
+    """Defaults but for the chain's horizon and discount and a scalar critic, which is exact after fewer steps; `pairs`
+    use __ for the dot."""
     base: dict[str, object] = {
         "policy.horizon": HORIZON, "policy.backbone": "none", "policy.encoder.embedding": 32, "policy.head.width": 32,
-        "policy.head.kind": "chunk", "co_rft.gamma": GAMMA, "co_rft.warmup": 0, "sft.token_noise": 0.0, "sft.ema": 0.0,
+        "policy.head.kind": "chunk", "policy.critic.head": "scalar", "co_rft.lr": 5e-4,
+        "co_rft.gamma": GAMMA, "co_rft.warmup": 0, "sft.token_noise": 0.0, "sft.ema": 0.0,
     }
     return override(TrainConfig, {}, base | {key.replace("__", "."): value for key, value in pairs.items()})
 

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from corft_core.data.chunks import build_chunks
+from corft_core.learning.co_rft import state_distribution
 from corft_core.learning.co_rft_stage import CoRFTStage
 from corft_core.learning.config import TrainConfig
 from corft_core.learning.frames import CachedFrames, Samples
 from corft_core.learning.sft import SFTStage
 from corft_core.policy.actor import Actor, Critic, Observation, Shapes
+from corft_core.policy.distribution import categorical_projection
 from corft_core.policy.options import override
 
 EPISODES, STEPS, CAMERAS, TOKENS, CHANNELS, TEXT, STATE, ACTIONS = 30, 80, 2, 256, 24, 384, 8, 8
@@ -142,13 +144,17 @@ class Naive:
         with torch.no_grad():
             following = self._observe(batch["next"].flatten())
             chunks = actor.sample(following, self.settings.policy_samples)
-            value = critic(critic.embed(following), chunks).amin(0)[..., -1].mean(1)
-            target = batch["known"] + batch["discount"] * value.unflatten(0, batch["next"].shape)
+            logits = critic.values.logits(critic.embed(following), chunks)[..., -1, :]
+            value = state_distribution(critic.values.values(logits), logits.softmax(-1), "mean")
+            value = value.unflatten(0, batch["next"].shape)
+            target = categorical_projection(batch["known"], batch["discount"], value, critic.values.support)
             policy = self.actor.sample(observation, self.settings.policy_samples)
             embedding = self.critic.embed(observation)
-        q = self.critic(embedding, torch.cat([batch["actions"][:, None], policy], 1))
+        logits = self.critic.values.logits(embedding, torch.cat([batch["actions"][:, None], policy], 1))
+        q = self.critic.values.values(logits)
+        error = -(target * logits[:, :, 0].log_softmax(-1)).sum(-1).mean()
         bounded = torch.maximum(q[:, :, 1:], batch["return"][None, :, None, None])
-        loss = (q[:, :, 0] - target).square().mean() + self.settings.alpha * (bounded.mean(2) - q[:, :, 0]).mean()
+        loss = error + self.settings.alpha * (bounded.mean(2) - q[:, :, 0]).mean()
         self._update(self.critic_optimizer, loss, self.critic.values)
         with torch.no_grad():
             for copied, module in zip(self.targets, (self.critic, self.actor), strict=True):

@@ -20,7 +20,7 @@ def largest_error(stage: CoRFTStage, chain: Chain, truth: np.ndarray | None = No
     return float(np.abs(q - truth)[chain.table.target_valid[:, columns]].max())
 
 
-def test_default_settings_learn_the_prefix_values() -> None:
+def test_the_scalar_critic_learns_the_prefix_values() -> None:
     chain = make_chain(200)
     stage = chain_stage(chain, chain_config(co_rft__alpha=0.0, co_rft__actor_steps=0))
     run(stage)

@@ -25,9 +25,10 @@ from corft_core.evidence.records import flat
 from corft_core.learning.config import TrainConfig
 from corft_core.policy.options import override
 
+_SCALAR = {"policy.critic.head": "scalar", "co_rft.lr": 5e-4}
 RECIPES: dict[str, dict[str, Any]] = {
-    "cell": {"policy.backbone": "effnet", "sft.steps": 2000},
-    "metaworld": {"policy.backbone": "none", "sft.steps": 2000},
+    "cell": _SCALAR | {"policy.backbone": "effnet", "sft.steps": 2000},
+    "metaworld": _SCALAR | {"policy.backbone": "none", "sft.steps": 2000},
 }
 
 

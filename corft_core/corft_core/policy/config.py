@@ -84,7 +84,7 @@ class CriticConfig:
     )
     prefixes: bool = option(True, "value every prefix; false = only the whole chunk (Q-chunking) [paper]")
     head: str = option(
-        "scalar", "plain value, or probabilities over atoms of the feasible range (HL-Gauss, C51) [paper: scalar]",
+        "c51", "plain value, or probabilities over atoms of the feasible range (HL-Gauss, C51) [ours; paper: scalar]",
         choices=("scalar", "hl_gauss", "c51"),
     )
     atoms: int = option(51, "atoms of a distributional head [C51: 51]", 11, 1001)
