@@ -193,7 +193,7 @@ def test_every_setting_that_a_kept_run_lacks_has_its_value_of_that_time():
 @pytest.mark.slow
 def test_two_workers_finish_everything_and_the_summary_holds_it(tmp_path):
     lines: list[str] = []
-    todo = plan(tmp_path, ("sft", "co_rft"))
+    todo = plan(tmp_path, ("sft", "c51"))
     assert run_plan(todo, 2, lines.append) == 0
     assert len(lines) == 5 and lines[0].startswith("4 runs left in 2 groups") and "min left" in lines[-1]
     assert run_plan(todo, 2, lines.append) == 0 and lines[-1].startswith("0 runs left")

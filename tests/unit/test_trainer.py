@@ -102,7 +102,8 @@ def test_not_finite_loss_stops_the_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_infeasible_value_raises_the_alarm_and_leaves_the_curves(tmp_path: Path) -> None:
-    config = small_config(co_rft__lr=1.0, co_rft__steps=60, co_rft__warmup=60, co_rft__alpha=0.0)
+    config = small_config(policy__critic__head="scalar", co_rft__lr=1.0, co_rft__steps=60, co_rft__warmup=60,
+                          co_rft__alpha=0.0)
     with pytest.raises(Diverged, match=r"largest feasible return is 1\.00"):
         train(square_data(), tmp_path / "run", config, quiet=True)
     assert (tmp_path / "run/curves.png").stat().st_size > 1000
