@@ -22,6 +22,7 @@ from corft_core.policy import observation as observation_module
 from corft_core.policy.actor import Actor, Observation
 
 SEEDS, REPEATS = 5, 8
+CLEARLY_FASTER = 0.95  # ratios nearer to 1 come out on either side of it from run to run
 
 
 class Joint:
@@ -108,7 +109,7 @@ def measure_seeds(setup: Setup) -> dict[str, Any]:
     ratio, ratio_two = ms["joint"] / ms["one_after_another"], two_threads / both
     return {"vmap_ratio": ratio, "vmap_ratio_two_cores": ratio_two, "seeds": SEEDS, "step_ms": ms,
             "two_cores_wall_ms": {"joint_two_threads": two_threads, "two_processes": both},
-            "verdict": "faster" if max(ratio, ratio_two) < 1.0 else "not faster on both counts; not used"}
+            "verdict": "faster" if max(ratio, ratio_two) < CLEARLY_FASTER else "not faster on both counts; not used"}
 
 
 def _side_by_side(roles: list[str]) -> list[float]:
