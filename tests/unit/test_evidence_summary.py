@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from corft_core.evidence import __main__ as program
 from corft_core.evidence import records
-from corft_core.evidence.arms import ARMS, RECIPES, chosen, settings_of
+from corft_core.evidence.arms import ARMS, RECIPES, chosen, configure, settings_of
 from corft_core.evidence.bootstrap import Block, hierarchical
 from corft_core.evidence.page import made_of, readme_table, write_page
 from corft_core.evidence.protocol import EVIDENCE
 from corft_core.evidence.records import Run, Trials
 from corft_core.evidence.runner import Plan
-from corft_core.evidence.summary import columns, judge, references, suite_summary, to_json, write_summary
+from corft_core.evidence.summary import HEADLINE, columns, judge, references, suite_summary, to_json, write_summary
+from corft_core.learning.config import TrainConfig
 
 LIMIT, HORIZON = 100, 150
 BEYOND = 999
@@ -102,12 +103,19 @@ def test_a_comparison_meets_its_target_by_value_and_interval_a_rate_by_its_value
 
 
 def test_the_scalar_recipe_and_the_headline_without_the_runs_seen_before_have_figures_of_their_own():
-    first = {(task, seed): replace(one, arm="co_rft") for (task, seed), one in KNOWN["sft"].items()}
-    figures = suite_summary({**KNOWN, "co_rft": first})
+    scalar = {key: replace(one, arm="co_rft") for key, one in KNOWN["sft"].items()}
+    figures = suite_summary({**KNOWN, "co_rft": scalar})
     assert figures["scalar_recipe"]["success_ratio"]["value"] == 1.0, "here the scalar recipe is as good as SFT"
     unseen = figures["without_seen"]["success_ratio"]
     assert (unseen["value"], unseen["n"]) == (2.0, 1), "bottle alone: 50 % to 25 %"
     assert figures["success_ratio"]["n"] == 2
+
+
+@pytest.mark.parametrize("suite", RECIPES)
+def test_the_headline_s_recipe_is_the_trainer_s_default(suite):
+    recipe, default = configure(ARMS[HEADLINE], RECIPES[suite], 0), TrainConfig()
+    assert recipe.co_rft == default.co_rft
+    assert (recipe.policy.critic, recipe.policy.selection) == (default.policy.critic, default.policy.selection)
 
 
 def test_every_arm_is_compared_with_the_control_of_its_own_kind():

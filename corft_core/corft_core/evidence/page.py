@@ -106,10 +106,9 @@ def other_targets(suite: Mapping[str, Any]) -> list[str]:
     for name in TARGET_NAMES:
         found = [suite.get(part, {}) for part in ("scalar_recipe", "without_seen")]
         if any(name in part for part in found):
-            verdicts = [part.get("targets", {}).get(name, {}).get("met") for part in found]
-            rows.append([TARGET_NAMES[name], *(
-                target(name, part.get(name)) + {True: "", False: " (missed)", None: ""}[met]
-                for part, met in zip(found, verdicts, strict=True))])
+            missed = [name in part and not part["targets"][name]["met"] for part in found]
+            rows.append([TARGET_NAMES[name], *(target(name, part.get(name)) + " (missed)" * one
+                                               for part, one in zip(found, missed, strict=True))])
     return table(["figure", "the scalar recipe", "without the runs seen before"], rows) if rows else []
 
 
@@ -174,10 +173,10 @@ def suite_section(name: str, suite: Mapping[str, Any], images: Mapping[str, str]
         return [f"![{text}]({images[key]})", ""] if key in images else []
 
     missing, beyond = unclear(suite), beyond_noise(suite)
-    first = compared(suite, SCALAR_RECIPE, "the scalar recipe")
+    to_scalar = compared(suite, SCALAR_RECIPE, "the scalar recipe")
     return [
         f"## {TITLES.get(name, name)}", "", *target_table(suite), *([beyond, ""] if beyond else []),
-        *([first, ""] if first else []), *other_targets(suite), *main_table(suite),
+        *([to_scalar, ""] if to_scalar else []), *other_targets(suite), *main_table(suite),
         *picture("arms", "Success of the main arms with intervals"), "### By task", "", *task_table(suite),
         *picture("tasks", "Success by task"), *picture("maps", "Success by start position"),
         *([] if not any(not arm["main"] for arm in suite["arms"].values()) else ["### Levers", ""]),
