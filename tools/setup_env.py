@@ -19,13 +19,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "requirements"
+STAMP = "corft-environment"
 SOURCES = ("ros2_ws/src", "corft_core", "launch")
 
 
 def has_ros() -> bool:
-    """True where a ROS 2 installation is sourced."""
+    """True where a ROS 2 installation is sourced; the ``ros2`` of an environment made by this file is none."""
     found = shutil.which("ros2")
-    return found is not None and not Path(found).is_relative_to(VENV)
+    if found is None:
+        return False
+    prefix = Path(found).parent.parent
+    return prefix != VENV and not (prefix / STAMP).exists()
 
 
 def check_system() -> None:
@@ -78,12 +82,14 @@ def install_packages(ros: bool) -> None:
     """Create ``.venv`` and install pinned packages, unless that was done for the same requirements."""
     files = sorted(REQUIREMENTS.glob("*.txt"))
     value = fingerprint([*files, Path(__file__).resolve()], f"{ros} {sys.version}")
-    stamp = VENV / "corft-environment"
+    stamp = VENV / STAMP
     if up_to_date(stamp, value):
         return
-    if not (VENV / "bin" / "python").exists():
+    settings = VENV / "pyvenv.cfg"
+    sees_system = settings.exists() and "include-system-site-packages = true" in settings.read_text()
+    if not (VENV / "bin" / "python").exists() or sees_system != ros:
         print("Creating .venv", flush=True)
-        run([sys.executable, "-m", "venv", *(["--system-site-packages"] if ros else []), str(VENV)])
+        run([sys.executable, "-m", "venv", "--clear", *(["--system-site-packages"] if ros else []), str(VENV)])
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     print("Installing packages into .venv (a few minutes the first time)", flush=True)
     if ros:
@@ -109,14 +115,20 @@ def lines_of(name: str) -> list[str]:
 def ros_requirements() -> Path:
     """The lock file without what a ROS installation brings: ROS itself, colcon, NumPy."""
     from_ros: tuple[str, ...] = ("ros-", "torch==", "catkin-pkg", "empy", "lark")
-    if shutil.which("colcon") is not None:
+    if shutil.which("colcon") is not None and system_has("colcon_core"):
         from_ros += ("colcon-", "setuptools")
-    numpy = subprocess.run([sys.executable, "-c", "import numpy"], capture_output=True, check=False)
-    if numpy.returncode == 0:
+    if system_has("numpy"):
         from_ros += ("numpy==",)
     path = VENV / "requirements.txt"
     path.write_text("\n".join(line for line in lines_of("lock.txt") if not line.startswith(from_ros)) + "\n")
     return path
+
+
+def system_has(module: str) -> bool:
+    """Whether ``.venv`` sees a module that is not its own. (A program on the PATH may be another environment's.)"""
+    found = subprocess.run([str(VENV / "bin" / "python"), "-c", f"import {module}; print({module}.__file__)"],
+                           capture_output=True, text=True, check=False)
+    return found.returncode == 0 and not Path(found.stdout.strip()).is_relative_to(VENV)
 
 
 def relocate_cmake_files() -> None:
@@ -159,7 +171,7 @@ def build(ros: bool) -> None:
 def main() -> None:
     """Set up and build; `tools/env.sh` then gives a shell that has everything."""
     ros = has_ros()
-    if not (VENV / "corft-environment").exists():
+    if not (VENV / STAMP).exists():
         check_system()
     install_packages(ros)
     build(ros)

@@ -41,7 +41,7 @@ class Robot:
     def __init__(self, *, silent: tuple[str, ...] = (), joints_qos: QoSProfile = RELIABLE) -> None:
         self._contract = Contract.load(CONTRACT)
         self._node = rclpy.create_node("robot")
-        self._silent, self._stop = silent, threading.Event()
+        self._silent, self._stop, self.stumbles = silent, threading.Event(), False
         streams = self._contract.streams
         kinds = {"joint_state": (JointState, joints_qos), "arm_command": (JointTrajectory, RELIABLE),
                  "gripper_command": (Float64MultiArray, RELIABLE),
@@ -54,6 +54,8 @@ class Robot:
     def _run(self) -> None:
         period_s, next_s, tick = 0.01, time.monotonic(), 0
         while not self._stop.wait(max(0.0, next_s - time.monotonic())):
+            if self.stumbles and tick % 50 == 0:
+                next_s = time.monotonic() + 0.5
             next_s += period_s
             if tick % 2 == 0:
                 self._joints(tick)
@@ -215,6 +217,26 @@ def test_missing_topics_wrong_types_and_qos_mismatches_are_named_before_anything
     assert "ERROR: joint_state (/joint_states): QoS mismatch, nothing would be recorded" in output
     assert "`qos: sensor_data` for joint_state" in output
     assert not (tmp_path / "bag").exists()
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_gap_that_passes_does_not_end_a_session_and_one_that_stays_does(
+        robot: Callable[..., Robot], tmp_path: Path, passes: bool) -> None:
+    driver = robot()
+    driver.stumbles = True
+    recorder = start(tmp_path / "bag", "--contract", CONTRACT, "--wait", "30", "--prompt", "pick")
+    heard = ""
+    while "Listening once more" not in heard:
+        line = recorder.stdout.readline()
+        assert line, heard
+        heard += line
+    driver.stumbles = not passes
+    code, output = finish(recorder, "start\nwait 1\nsuccess\n")
+    if passes:
+        assert "bag:" in output, heard + output
+    else:
+        assert code == 2 and "without a message, the contract allows" in output, heard + output
+        assert not (tmp_path / "bag").exists()
 
 
 def test_a_qos_mismatch_that_is_forced_shows_as_an_empty_topic(robot: Callable[..., Robot], tmp_path: Path) -> None:

@@ -249,6 +249,8 @@ def test_checks_tell_mixed_clocks_missing_stamps_and_slow_cameras(contract):
     assert "max_age_s 0.25" in judge("joint_state", gap_s=0.4).errors[0]
     assert "below the contract's rate_hz 10" in judge("wrist", rate_hz=5.0).warnings[0]
     assert "--compressed" in judge("wrist", lost=3).warnings[0]
+    assert judge("joint_state", gap_s=0.4).may_pass
+    assert not judge("joint_state", gap_s=0.4, unstamped=60).may_pass and not judge("front").may_pass
     silent = check([Finding(topics["arm_command"], (), (), Summary(0, 2.0, 2.0))], {}, 10, False)
     assert not silent.errors and "Start the teleoperation" in silent.warnings[0]
 

@@ -26,10 +26,16 @@ class Finding:
 
 @dataclass
 class Verdict:
-    """``errors`` make a recording useless, ``warnings`` may be meant."""
+    """``errors`` make a recording useless, ``warnings`` may be meant. ``gaps`` of the errors may be a passing load."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    gaps: int = 0
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether there are errors and all of them are gaps: what the next seconds may not show again."""
+        return 0 < self.gaps == len(self.errors)
 
 
 def check(findings: Sequence[Finding], graph: Mapping[str, Sequence[str]], rate_hz: float,
@@ -82,6 +88,7 @@ def _check(finding: Finding, graph: Mapping[str, Sequence[str]], rate_hz: float,
                "Add --use-sim-time if this is a simulation; else synchronise the machines' clocks (chrony), or set "
                f"`stamp: receive` for {topic.stream} in the contract."))
     if heard.gap_s > topic.max_age_s:
+        verdict.gaps += 1
         verdict.errors.append(f"{label}: {heard.gap_s:.2f} s without a message, the contract allows "
                               f"max_age_s {topic.max_age_s:g}. Is the driver starved or the network full?")
     elif heard.rate_hz < 0.95 * rate_hz:
