@@ -167,6 +167,20 @@ def test_values_far_outside_the_feasible_range_raise_the_alarm(
         stage.step(0)
 
 
+@pytest.mark.parametrize("head", ["c51", "hl_gauss"])
+def test_a_distributional_critic_that_claims_the_top_of_its_range_everywhere_raises_the_alarm(
+    head: str, chain: Chain
+) -> None:
+    stage = small_stage(chain, policy__critic__head=head)
+    stage.step(0)
+    with torch.no_grad():
+        values = stage.critic.critic.values
+        values.out_bias.view(values.ensemble, values.groups, values.atoms)[..., -1] = 20.0
+    with pytest.raises(Diverged, match=r"mean value of recorded chunks is (0\.9|1\.).*mean return is 0\.[0-4].*Lower"):
+        stage.step(1)
+    stage.critic.check_saturation(0.95, 0.6)  # demonstrations that are nearly done everywhere earn such values
+
+
 def test_an_actor_that_runs_away_from_the_critic_raises_the_alarm(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,9 @@ from corft_core.policy.distribution import two_hot
 PIECE = 512
 ALARM_MARGIN = 1.0
 """Values further outside the feasible range than this many times its width stop the run [ours]."""
+SATURATED, EARNED = 0.9, 0.5
+"""A mean value above the first of these parts of the feasible range where mean returns stay below the second stops the
+run too [ours]: what a distributional critic, which cannot leave the range, shows when its values run away."""
 RANDOM_REACH = 2.0
 """Random chunks are uniform within this many deviations of the data [ours]."""
 
@@ -188,7 +191,9 @@ class CriticTraining:
             extra, more = self._value_loss(index, embedding.detach(), best)
             loss, info = loss + extra, info | more
         recorded = q_data.detach()
-        self.check_range("recorded chunks", float(recorded.max()), float(masked_mean(recorded, targets.valid)))
+        mean = float(masked_mean(recorded, targets.valid))
+        self.check_range("recorded chunks", float(recorded.max()), mean)
+        self.check_saturation(mean, float(self.table.mc_return[index].mean()))
         return loss, info
 
     def _conservative_chunks(self, index: Tensor) -> list[Tensor]:
@@ -227,6 +232,18 @@ class CriticTraining:
         raise Diverged(
             f"the critic claims a value of {claim:.2f} for {chunks}, the {bound}: values diverge. Lower co_rft.lr, "
             "co_rft.actor_lr or co_rft.gamma, or raise co_rft.alpha."
+        )
+
+    def check_saturation(self, mean: float, mean_return: float) -> None:
+        """Raise Diverged where a distributional critic's mean value is at the top of the range and returns are not."""
+        low, width = self.table.low, self.table.high - self.table.low
+        if not (self.critic.values.distributional and mean > low + SATURATED * width
+                and mean_return < low + EARNED * width):
+            return
+        raise Diverged(
+            f"the critic's mean value of recorded chunks is {mean:.2f}, at the top of its range (largest feasible "
+            f"return {self.table.high:.2f}), where their mean return is {mean_return:.2f}: values run away. Lower "
+            "co_rft.lr or co_rft.gamma, or raise co_rft.alpha."
         )
 
     # Use and saving
