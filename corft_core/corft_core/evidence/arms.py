@@ -72,14 +72,14 @@ def _arms() -> Iterable[Arm]:
     extra = {"co_rft.extraction": "imitation"} | full_noise
     awr = {"co_rft.extraction": "awr"} | low_noise
     ranked = {"co_rft.extraction": "best_of_n"} | low_noise
+    c51 = {"policy.critic.head": "c51", "co_rft.lr": 2e-3}
     chunk = {"policy.head.kind": "chunk"}
     cell = ("cell",)
 
     yield Arm("sft", "SFT (flow, N = 1)", imitation, kind="headline")
     yield Arm("sft_extra", "SFT with the extra steps of stage 2", extra, "sft", kind="headline")
     yield Arm("co_rft", "CO-RFT, scalar critic", awr, "sft", kind="headline")
-    yield Arm("c51", f"CO-RFT (C51 critic, AWR + best of 16, noise × {LOW_NOISE})",
-              awr | {"policy.critic.head": "c51", "co_rft.lr": 2e-3}, "sft", kind="headline")
+    yield Arm("c51", f"CO-RFT (C51 critic, AWR + best of 16, noise × {LOW_NOISE})", awr | c51, "sft", kind="headline")
     yield Arm("sft_low_noise", f"SFT, noise × {LOW_NOISE}", low_noise, "sft", kind="headline", run_time=True)
     yield Arm("co_rft_full_noise", "CO-RFT, scalar critic, noise × 1", full_noise, "co_rft", kind="headline",
               run_time=True)
@@ -89,6 +89,8 @@ def _arms() -> Iterable[Arm]:
     yield Arm("no_ops", "SFT on data without pauses", imitation | {"sft.filter": "no_ops"}, kind="control")
     yield Arm("no_ops_low_noise", f"SFT on data without pauses, noise × {LOW_NOISE}", low_noise, "no_ops",
               kind="control", run_time=True)
+    yield Arm("no_ops_c51", "CO-RFT on data without pauses", awr | c51 | {"sft.filter": "no_ops"}, "no_ops",
+              kind="control")
     yield Arm("sft_fixed", "SFT, fixed start", imitation, kind="control", start="fixed", suites=cell)
     yield Arm("co_rft_fixed", "CO-RFT, scalar critic, fixed start", awr, "sft_fixed", kind="control", start="fixed",
               suites=cell)

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"sft": "#8a8f98", "sft_extra": "#5d636e", "sft_low_noise": "#a7b79b", "no_ops": "#c7902b",
-           "best_of_n": "#7fb0e6", "co_rft": "#4a90dd", "c51": "#1b4f9c", "bc100": "#b9a3d0"}
+           "no_ops_low_noise": "#dfc28a", "best_of_n": "#7fb0e6", "co_rft": "#4a90dd", "c51": "#1b4f9c",
+           "no_ops_c51": "#1f7a6d", "bc100": "#b9a3d0"}
 LABELS = {"sft": "SFT", "sft_extra": "SFT, extra steps", "sft_low_noise": "SFT, low noise",
-          "no_ops": "SFT, no pauses", "best_of_n": "SFT + best of 16", "co_rft": "CO-RFT, scalar critic",
-          "c51": "CO-RFT", "bc100": "SFT, 100 demos"}
+          "no_ops": "SFT, no pauses", "no_ops_low_noise": "SFT, no pauses, low noise",
+          "best_of_n": "SFT + best of 16", "co_rft": "CO-RFT, scalar critic", "c51": "CO-RFT",
+          "no_ops_c51": "CO-RFT, no pauses", "bc100": "SFT, 100 demos"}
+"""The arms in the pictures, in the tables by task and in the README, in this order."""
 SHADES = "RdYlBu"
 
 

@@ -14,7 +14,7 @@ from corft_core.evidence import figures
 from corft_core.evidence.arms import ARMS
 from corft_core.evidence.protocol import PRECISION_TASK, SUITES
 from corft_core.evidence.runner import Plan
-from corft_core.evidence.summary import HEADLINE, SCALAR_RECIPE, Runs, by_suite
+from corft_core.evidence.summary import FILTERED, HEADLINE, SCALAR_RECIPE, Runs, by_suite
 
 MARKERS = re.compile(r"(<!-- evidence table -->\n).*?(<!-- end of evidence table -->)", re.DOTALL)
 TITLES = {"cell": "The cell (images, 10 Hz)", "metaworld": "Meta-World (states, 80 Hz)"}
@@ -28,7 +28,6 @@ IN_SAMPLE = (
     "Critic values are those of recorded chunks that the critic was trained on (in-sample): they show whether it fits "
     "its data, not how well it judges other chunks or states."
 )
-README_ARMS = ("sft", "sft_extra", "sft_low_noise", "no_ops", "best_of_n", "co_rft", "c51", "bc100")
 
 
 def percent(figure: Mapping[str, Any] | None) -> str:
@@ -84,9 +83,13 @@ def target_table(suite: Mapping[str, Any]) -> list[str]:
     return table(head, rows) if rows else []
 
 
-def beyond_noise(suite: Mapping[str, Any]) -> str:
-    """What is left of the headline when imitation is sampled alike; empty before there are runs of both."""
-    return compared(suite, "sft_low_noise", "SFT that is sampled with the same low noise")
+def beyond_imitation(suite: Mapping[str, Any]) -> list[str]:
+    """What is left of the headline when imitation is sampled alike, and when its data lack the pauses besides; nothing
+    before there are runs of both."""
+    return [sentence for sentence in (
+        compared(suite, "sft_low_noise", "SFT that is sampled with the same low noise"),
+        compared(suite, FILTERED, "the same SFT on data without pauses"),
+    ) if sentence]
 
 
 def compared(suite: Mapping[str, Any], reference: str, described: str) -> str:
@@ -133,7 +136,7 @@ def task_table(suite: Mapping[str, Any]) -> list[str]:
     """CO-RFT and its controls by task."""
     rows = []
     for task, found in suite["tasks"].items():
-        for name in README_ARMS:
+        for name in figures.LABELS:
             arm = found["arms"].get(name)
             if arm is None:
                 continue
@@ -172,7 +175,7 @@ def suite_section(name: str, suite: Mapping[str, Any], images: Mapping[str, str]
     def picture(key: str, text: str) -> list[str]:
         return [f"![{text}]({images[key]})", ""] if key in images else []
 
-    missing, beyond = unclear(suite), beyond_noise(suite)
+    missing, beyond = unclear(suite), " ".join(beyond_imitation(suite))
     to_scalar = compared(suite, SCALAR_RECIPE, "the scalar recipe")
     return [
         f"## {TITLES.get(name, name)}", "", *target_table(suite), *([beyond, ""] if beyond else []),
@@ -240,7 +243,7 @@ def readme_table(summary: Mapping[str, Any]) -> str:
     """The README's table: main arms of every suite, and the targets."""
     rows = []
     for name in SUITES:
-        for arm in README_ARMS:
+        for arm in figures.LABELS:
             found = summary.get(name, {}).get("arms", {}).get(arm)
             if found:
                 against = found["against"].get("sft", {})
@@ -258,7 +261,7 @@ def readme_table(summary: Mapping[str, Any]) -> str:
         if targets:
             rest = f", missed: {'; '.join(missed)}" if missed else ""
             lines.append(f"- {TITLES.get(name, name)}: {len(targets) - len(missed)} of {len(targets)} targets reached"
-                         f"{rest}. {beyond_noise(summary[name])}".rstrip())
+                         f"{rest}. {' '.join(beyond_imitation(summary[name]))}".rstrip())
     return "\n".join([*lines, "", f"{summary['runs']}{of_planned(summary)} runs. 30 demonstrations a task and seed; "
                       "means over tasks with 95 % intervals over runs. Made by `make evidence`, kept in "
                       "`results/evidence/`; all tables, plots and null results: "
