@@ -59,7 +59,7 @@ def task_bars(suite: Mapping[str, Any]) -> Figure:
             axis.errorbar(place, value, [value - low, high - value], fmt="none", color="#333333", linewidth=0.8)
         axis.set(ylabel=f"success, {title}", ylim=(0, 1))
     axes[-1][0].set_xticks(range(len(tasks)), tasks)
-    axes[0][0].legend(fontsize=8, frameon=False, ncols=len(arms), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes[0][0].legend(fontsize=8, frameon=False, ncols=min(len(arms), 5), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
