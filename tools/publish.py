@@ -151,6 +151,7 @@ def main() -> int:
         files.write_json(ROOT / "results" / "demo" / "summary.json", summary)
         good &= show(README, MARKERS, table(summary))
         save_png(cell_picture(), ROOT / "docs" / "images" / "cell.png")
+        files.write_bytes(ROOT / "docs" / "images" / "policies.webp", (source.parent / "policies.webp").read_bytes())
     return 0 if good else 1
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from corft_core.evaluation import video
 from corft_core.evaluation.report import ReportData, comparison_sentences, text_table, write_report
@@ -65,3 +68,15 @@ def test_videos_side_by_side_keep_the_last_frame_of_the_shorter_one():
     assert len(frames) == 5 and frames[0].shape == (64, 128, 3)
     assert frames[4][40, 10].max() == 0 and frames[4][40, 100].min() > 240
     assert video.to_data_uri(frames, fps=10).startswith("data:video/mp4;base64,")
+
+
+def test_a_moving_picture_shows_every_frame_and_rests_on_the_outcome(tmp_path: Path):
+    frames = [np.full((64, 128, 3), 60 * step, np.uint8) for step in range(4)]
+    video.save_webp(frames, 20, tmp_path / "policies.webp")
+    with Image.open(tmp_path / "policies.webp") as picture:
+        durations, greys = [], []
+        for step in range(picture.n_frames):
+            picture.seek(step)
+            greys.append(int(np.asarray(picture.convert("L")).mean()))
+            durations.append(picture.info["duration"])
+    assert greys == pytest.approx([0, 60, 120, 180], abs=6) and durations == [50, 50, 50, 2000]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from corft_core import files
+
 if TYPE_CHECKING:
     from corft_core.cell.suite import CellEnvironment
 
@@ -46,8 +48,10 @@ def side_by_side(columns: Mapping[str, Sequence[Image]], height: int = 256) -> l
     return frames
 
 
-def policy_videos(checkpoints: Mapping[str, Path], scenes: Mapping[str, str], horizon_s: float) -> dict[str, str]:
-    """A video a scene with one column a checkpoint, as data URIs by the title that ``scenes`` maps to a scene id."""
+def policy_videos(checkpoints: Mapping[str, Path], scenes: Mapping[str, str],
+                  horizon_s: float) -> tuple[dict[str, list[Image]], int]:
+    """A video a scene with one column a checkpoint, by the title that ``scenes`` maps to a scene id; and their frames a
+    second, which show them twice as fast as they were."""
     from corft_core.cell.suite import CellEnvironment
     from corft_core.evaluation.plots import LABELS
     from corft_core.evaluation.rollout import run_trials
@@ -69,7 +73,7 @@ def policy_videos(checkpoints: Mapping[str, Path], scenes: Mapping[str, str], ho
                 outcome = f"success after {result.time_s:.1f} s" if result.success else "not in time"
                 recorded[title][f"{LABELS.get(name, name)}, {outcome}"] = frames
         environment.close()
-    return {title: to_data_uri(side_by_side(columns), 2 * rate_hz) for title, columns in recorded.items()}
+    return {title: side_by_side(columns) for title, columns in recorded.items()}, 2 * rate_hz
 
 
 def to_data_uri(frames: Sequence[Image], fps: int) -> str:
@@ -85,3 +89,15 @@ def to_data_uri(frames: Sequence[Image], fps: int) -> str:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         out.mux(stream.encode())
     return "data:video/mp4;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def save_webp(frames: Sequence[Image], fps: int, path: Path) -> None:
+    """Frames (H, W, 3) as an animated WebP, which Markdown pages show like any picture; written atomically."""
+    from PIL import Image as pillow
+
+    buffer = io.BytesIO()
+    first, *others = (pillow.fromarray(frame) for frame in frames)
+    # The last frame stays for two seconds, so that the outcome can be read.
+    durations = [1000 // fps] * len(others) + [2000]
+    first.save(buffer, "webp", save_all=True, append_images=others, duration=durations, loop=0, quality=60, method=4)
+    files.write_bytes(path, buffer.getvalue())

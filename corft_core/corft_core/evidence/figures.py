@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 COLOURS = {"sft": "#8a8f98", "sft_extra": "#5d636e", "sft_low_noise": "#a7b79b", "no_ops": "#c7902b",
            "no_ops_low_noise": "#dfc28a", "best_of_n": "#7fb0e6", "co_rft": "#4a90dd", "c51": "#1b4f9c",
-           "no_ops_c51": "#1f7a6d", "bc100": "#b9a3d0"}
+           "no_ops_c51": "#1f7a6d", "bc100": "#b9a3d0", "bc100_low_noise": "#8d6fb0"}
 LABELS = {"sft": "SFT", "sft_extra": "SFT, extra steps", "sft_low_noise": "SFT, low noise",
           "no_ops": "SFT, no pauses", "no_ops_low_noise": "SFT, no pauses, low noise",
           "best_of_n": "SFT + best of 16", "co_rft": "CO-RFT, scalar critic", "c51": "CO-RFT",
-          "no_ops_c51": "CO-RFT, no pauses", "bc100": "SFT, 100 demos"}
+          "no_ops_c51": "CO-RFT, no pauses", "bc100": "SFT, 100 demos",
+          "bc100_low_noise": "SFT, 100 demos, low noise"}
 """The arms in the pictures, in the tables by task and in the README, in this order."""
 SHADES = "RdYlBu"
 
@@ -59,7 +60,7 @@ def task_bars(suite: Mapping[str, Any]) -> Figure:
             axis.errorbar(place, value, [value - low, high - value], fmt="none", color="#333333", linewidth=0.8)
         axis.set(ylabel=f"success, {title}", ylim=(0, 1))
     axes[-1][0].set_xticks(range(len(tasks)), tasks)
-    axes[0][0].legend(fontsize=8, frameon=False, ncols=min(len(arms), 5), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes[0][0].legend(fontsize=8, frameon=False, ncols=min(len(arms), 6), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 

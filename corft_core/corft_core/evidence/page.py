@@ -14,7 +14,7 @@ from corft_core.evidence import figures
 from corft_core.evidence.arms import ARMS
 from corft_core.evidence.protocol import PRECISION_TASK, SUITES
 from corft_core.evidence.runner import Plan
-from corft_core.evidence.summary import FILTERED, HEADLINE, SCALAR_RECIPE, Runs, by_suite
+from corft_core.evidence.summary import FILTERED, HEADLINE, MORE_DATA, SCALAR_RECIPE, Runs, by_suite
 
 MARKERS = re.compile(r"(<!-- evidence table -->\n).*?(<!-- end of evidence table -->)", re.DOTALL)
 TITLES = {"cell": "The cell (images, 10 Hz)", "metaworld": "Meta-World (states, 80 Hz)"}
@@ -84,11 +84,12 @@ def target_table(suite: Mapping[str, Any]) -> list[str]:
 
 
 def beyond_imitation(suite: Mapping[str, Any]) -> list[str]:
-    """What is left of the headline when imitation is sampled alike, and when its data lack the pauses besides; nothing
-    before there are runs of both."""
+    """What is left of the headline when imitation is sampled alike, when its data lack the pauses besides, and when it
+    has 100 demonstrations instead; nothing before there are runs of both."""
     return [sentence for sentence in (
         compared(suite, "sft_low_noise", "SFT that is sampled with the same low noise"),
         compared(suite, FILTERED, "the same SFT on data without pauses"),
+        compared(suite, MORE_DATA, "the same SFT on 100 demonstrations"),
     ) if sentence]
 
 

@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 Runs = Mapping[str, Mapping[tuple[str, int], Run]]
 """Runs of one suite: arm → (task, seed) → run."""
 
-HEADLINE, SCALAR_RECIPE, FILTERED = "c51", "co_rft", "no_ops_low_noise"
-COMMON = ("sft", "sft_extra", "sft_low_noise", FILTERED, SCALAR_RECIPE)
+HEADLINE, SCALAR_RECIPE, FILTERED, MORE_DATA = "c51", "co_rft", "no_ops_low_noise", "bc100_low_noise"
+COMMON = ("sft", "sft_extra", "sft_low_noise", FILTERED, MORE_DATA, SCALAR_RECIPE)
 TARGETS = {
     "success_ratio": ("at least", 1.57), "cycle_time_ratio": ("at most", 0.777), "ood_success": ("at least", 0.443),
     "ood_against_sft": ("above", 0.0), "ood_drop_random_start": ("at most", 0.12), "against_bc100": ("at least", 0.0),

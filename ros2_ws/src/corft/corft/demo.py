@@ -204,13 +204,16 @@ class Demo:
         os.replace(partial, path)
 
     def videos(self, horizon_s: float) -> dict[str, str]:
-        """Both policies side by side on the first scenes of both splits."""
-        from corft_core.evaluation.video import policy_videos
+        """Both policies side by side on the first scenes of both splits, as data URIs; the very first as a file, too,
+        which `make publish` keeps."""
+        from corft_core.evaluation.video import policy_videos, save_webp, to_data_uri
 
         titles = {"ind": "In distribution", "ood": "Unseen position"}
         scenes = {f"{title}, scene {index}": f"{split}/{index}"
                   for split, title in titles.items() for index in range(VIDEO_SCENES)}
-        return policy_videos(self.checkpoints, scenes, horizon_s)
+        videos, fps = policy_videos(self.checkpoints, scenes, horizon_s)
+        save_webp(next(iter(videos.values())), fps, self.out / "policies.webp")
+        return {title: to_data_uri(frames, fps) for title, frames in videos.items()}
 
     def report(self, limit_s: float, times: list[float], targets: list[tuple[float, float]],
                results: dict[str, dict[str, list[Any]]], videos: dict[str, str]) -> dict[str, Any]:
