@@ -156,6 +156,11 @@ def test_wrong_settings_are_named(pairs: dict[str, object], message: str) -> Non
         small_config(**pairs)
 
 
+def test_one_setting_leaves_stage_two_out(tmp_path: Path) -> None:
+    run = RunFolder(train(square_data(), tmp_path / "run", small_config(co_rft__steps=0), quiet=True))
+    assert run.checkpoint("sft").exists() and not run.checkpoint("co_rft").exists()
+
+
 def test_cosine_schedule_by_hand() -> None:
     assert [cosine(step, 10, 2) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
 

@@ -159,7 +159,7 @@ class TrainConfig:
                 "feasible range only, so its targets are always clipped. Choose --set policy.critic.head=scalar, or "
                 "leave co_rft.clip_targets at true."
             )
-        if self.co_rft.warmup > self.co_rft.steps:
+        if 0 < self.co_rft.steps < self.co_rft.warmup:
             raise ConfigError(
                 f"co_rft.warmup = {self.co_rft.warmup} is longer than co_rft.steps = {self.co_rft.steps}."
             )
