@@ -121,7 +121,8 @@ def test_the_headline_s_recipe_is_the_trainer_s_default(suite):
 def test_every_arm_is_compared_with_the_control_of_its_own_kind():
     assert references(ARMS["chunk_weighted"])[0] == "chunk_sft"
     assert references(ARMS["co_rft_fixed"]) == ["sft_fixed"], "other starts, other scenes"
-    assert references(ARMS["co_rft"]) == ["sft", "sft_extra", "sft_low_noise", "no_ops_low_noise"]
+    assert references(ARMS["co_rft"]) == ["sft", "sft_extra", "sft_low_noise", "no_ops_low_noise",
+                                            "bc100_low_noise"]
 
 
 def test_only_the_plan_s_runs_with_its_settings_are_summarised_and_the_others_are_named(tmp_path, capsys):

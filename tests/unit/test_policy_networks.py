@@ -27,6 +27,14 @@ def test_prefix_value_does_not_see_later_actions(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["masked_mlp", "transformer"])
+def test_a_new_critic_claims_nothing_that_would_stop_the_run(kind: str) -> None:
+    for seed in range(10):
+        torch.manual_seed(seed)
+        critic = make_critic(256, 10, 8, CriticConfig(kind=kind, head="scalar"))
+        assert float(critic(torch.randn(128, 256), torch.randn(128, 4, 10, 8)).detach().abs().max()) < 1.0
+
+
+@pytest.mark.parametrize("kind", ["masked_mlp", "transformer"])
 def test_critics_of_an_ensemble_are_independent(kind: str) -> None:
     torch.manual_seed(0)
     critic = make_critic(4, 3, 2, CriticConfig(kind=kind, width=8, ensemble=3))

@@ -11,6 +11,7 @@ from chain_mdp import Chain, chain_config, chain_stage, make_chain, run
 
 from corft_core.learning.co_rft_stage import CoRFTStage, critic_settings
 from corft_core.learning.loop import Diverged
+from corft_core.learning.optim import draw_batch
 from corft_core.policy.options import ConfigError
 
 FLOW = {"policy__head__kind": "flow"}
@@ -208,6 +209,23 @@ def test_imitation_draws_only_what_stage_1_imitated(chain: Chain) -> None:
     finally:
         del chain.frames.observe
     assert len(seen) == 6 and all(torch.equal(index, torch.zeros(8).long()) for index in seen)
+
+
+@pytest.mark.parametrize("pairs", [{}, FLOW, {"co_rft__extraction": "weighted_anchor"}])
+def test_the_policy_moves_on_its_own_frames_only(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, pairs: dict[str, Any]
+) -> None:
+    stage = small_stage(chain, **pairs)
+    stage.extraction.actor_index = torch.tensor([0, 2])
+    drawn: list[torch.Tensor] = []
+
+    def note(index: torch.Tensor, batch: int) -> torch.Tensor:
+        drawn.append(draw_batch(index, batch))
+        return drawn[-1]
+
+    monkeypatch.setattr("corft_core.learning.extraction.draw_batch", note)
+    run(stage)
+    assert drawn and set(torch.cat(drawn).tolist()) <= {0, 2}
 
 
 def test_a_taken_critic_gives_the_same_policy_as_an_own_one(chain: Chain) -> None:

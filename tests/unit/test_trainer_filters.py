@@ -1,4 +1,4 @@
-"""What stage 1 leaves out: pauses and slow episodes."""
+"""What the policy is not taught: pauses, slow episodes, failures."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def test_fastest_keeps_the_shortest_successes_of_every_instruction() -> None:
     assert chosen.removed_share == pytest.approx(1 - 15 / 32)
 
 
-def test_filter_changes_imitation_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Samples, further and named arguments of every stage 2 that is built."""
     seen: list[Any] = []
     build = CoRFTStage.__init__
 
@@ -106,11 +108,31 @@ def test_filter_changes_imitation_alone(tmp_path: Path, monkeypatch: pytest.Monk
         build(self, actor, critic, frames, *rest, **named)
 
     monkeypatch.setattr(CoRFTStage, "__init__", note)
+    return seen
+
+
+@pytest.mark.parametrize(("successes_only", "expected"), [(True, 14), (False, 21)])
+def test_failures_teach_the_critic_and_not_the_policy(
+    tmp_path: Path, stages: list[Any], successes_only: bool, expected: int
+) -> None:
+    features = StateFeatures(("x", "y", "opening"), ("dx", "opening"), 10)
+    data = EpisodesInMemory(features, [episode(features, [0.5, 0, 0, 0.5, 0, 0.5, 0.5], success=n != 1)
+                                       for n in range(3)])
+    config = small_config(policy__backbone="none", policy__backbone_options={}, co_rft__successes_only=successes_only)
+    train(data, tmp_path / "run", config, quiet=True)
+    _, (_, train_index, *_), named = stages[0]
+    assert len(train_index) == 21 and len(named["imitation_index"]) == 14
+    assert len(named["actor_index"]) == expected
+    if successes_only:
+        assert not np.isin(named["actor_index"].numpy(), range(7, 14)).any()
+
+
+def test_filter_changes_imitation_alone(tmp_path: Path, stages: list[Any]) -> None:
     features = StateFeatures(("x", "y", "opening"), ("dx", "opening"), 10)
     data = EpisodesInMemory(features, [episode(features, [0.5, 0, 0, 0.5, 0, 0.5, 0.5]) for _ in range(3)])
     config = small_config(policy__backbone="none", policy__backbone_options={}, sft__filter="no_ops")
     train(data, tmp_path / "run", config, quiet=True)
-    samples, (_, train_index, *_), named = seen[0]
+    samples, (_, train_index, *_), named = stages[0]
     assert len(train_index) == 21 and len(named["imitation_index"]) == 12
     assert samples.actions.shape == samples.imitation_actions.shape
     assert not np.array_equal(samples.actions, samples.imitation_actions)

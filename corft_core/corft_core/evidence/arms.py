@@ -121,7 +121,9 @@ def _arms() -> Iterable[Arm]:
     yield Arm("failures_sft", "SFT, failures recorded but not imitated", imitation, failures=True)
     yield Arm("failures_sft_all", "SFT, failures imitated too", imitation | {"sft.successes_only": False},
               failures=True)
-    yield Arm("failures_co_rft", "CO-RFT, failures recorded", awr, "failures_sft", failures=True)
+    yield Arm("failures_co_rft", "CO-RFT, failures recorded, for critic and policy",
+              awr | {"co_rft.successes_only": False}, "failures_sft", failures=True)
+    yield Arm("failures_critic", "CO-RFT, failures recorded, for the critic only", awr, "failures_sft", failures=True)
 
     # Deterministic chunk head
     yield Arm("chunk_sft", "chunk head: SFT", chunk | imitation, kind="control")

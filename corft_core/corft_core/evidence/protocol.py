@@ -17,6 +17,7 @@ ADDED_SETTINGS: dict[str, Any] = {
     "policy.head.tokens.tokenizer": "bins", "policy.head.tokens.vocabulary": 256, "policy.head.tokens.window": 0,
     "policy.history.heads": 4, "policy.history.kind": "window", "policy.history.layers": 2,
     "policy.history.steps": 1, "policy.history.stride": 1,
+    "co_rft.successes_only": True,  # where all demonstrations succeed either answer is what was done
     "sft.accumulate": 1, "sft.shard": False, "sft.vision_lr": 0.0,
 }
 """Settings that came after the first runs → what the code did before it had them, for results without them.

@@ -20,7 +20,7 @@ STAGE_NUMBER = 2
 AFTER_CRITIC = ("awr", "imitation")
 """Extractions that move the actor when the critic is finished; the deterministic ones move it meanwhile."""
 CRITIC_IRRELEVANT = (
-    "warmup", "extraction", "actor_steps", "policy_delay", "actor_lr", "temperature", "q_weight",
+    "warmup", "extraction", "successes_only", "actor_steps", "policy_delay", "actor_lr", "temperature", "q_weight",
 )
 
 
@@ -42,7 +42,8 @@ def critic_settings(config: TrainConfig) -> dict[str, Any] | None:
 
 
 class CoRFTStage:
-    """`train_index`: frames of the critic's data; `imitation_index`: those that stage 1 imitated.
+    """`train_index`: frames of the critic's data; `actor_index`: those that move the policy; `imitation_index`: those
+    that stage 1 imitated.
 
     Steps 0 … critic_steps − 1 move the critic (deterministic extractions after the warm-up also the actor); awr
     and imitation then take `actor_steps` steps with the actor.
@@ -52,7 +53,8 @@ class CoRFTStage:
 
     def __init__(
         self, actor: Actor, critic: Critic, frames: CachedFrames, table: ChunkTable, train_index: Tensor,
-        config: TrainConfig, device: torch.device, imitation_index: Tensor | None = None,
+        config: TrainConfig, device: torch.device, actor_index: Tensor | None = None,
+        imitation_index: Tensor | None = None,
     ) -> None:
         self.frames, self.config, self.settings = frames, config, config.co_rft
         extraction = self.settings.extraction
@@ -64,7 +66,8 @@ class CoRFTStage:
             actor, critic, frames, table, train_index, config, device
         )
         self.extraction = Extraction(
-            actor, frames, train_index, train_index if imitation_index is None else imitation_index, config
+            actor, frames, train_index if actor_index is None else actor_index,
+            train_index if imitation_index is None else imitation_index, config,
         )
 
     @property

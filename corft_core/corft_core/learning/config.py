@@ -30,7 +30,7 @@ class SFTConfig:
     warmup: int = option(100, "steps of linear learning-rate warm-up [ours]", 0, 1_000_000)
     ema: float = option(0.995, "decay of the averaged weights that are kept, 0 = the last ones [ours]", 0.0, 0.99999)
     clip_norm: float = option(1.0, "largest gradient norm [ours]", 0.0, 1e6)
-    successes_only: bool = option(True, "imitate successful episodes only; stage 2 uses all [ours]")
+    successes_only: bool = option(True, "imitate successful episodes only; stage 2: co_rft.successes_only [ours]")
     filter: str = option(
         "none", "leave out steps that command nothing, or all but the fastest episodes; stage 2 uses all [study]",
         choices=("none", "no_ops", "fastest"),
@@ -105,6 +105,8 @@ class CoRFTConfig:
         "awr", "how the policy improves (imitation: it does not, the equal-steps control); best-of-N ranking follows "
         "whenever the head is stochastic [study]", choices=EXTRACTIONS,
     )
+    successes_only: bool = option(
+        True, "move the policy on successful episodes only; the critic learns from all of them [ours]")
     actor_steps: int = option(1000, "actor updates [study]", 0, 10_000_000)
     policy_delay: int = option(
         0, "critic steps per actor update after the warm-up, in place of actor_steps; 0 = actor_steps spread evenly "

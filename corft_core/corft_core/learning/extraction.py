@@ -23,10 +23,10 @@ class Extraction:
     """Actor, its optimiser and average, and the advantage weights of all N frames."""
 
     def __init__(
-        self, actor: Actor, frames: CachedFrames, train_index: Tensor, imitation_index: Tensor, config: TrainConfig
+        self, actor: Actor, frames: CachedFrames, actor_index: Tensor, imitation_index: Tensor, config: TrainConfig
     ) -> None:
         self.actor, self.frames, self.config = actor, frames, config
-        self.train_index, self.imitation_index = train_index, imitation_index
+        self.actor_index, self.imitation_index = actor_index, imitation_index
         self.settings = config.co_rft
         self.optimizer = torch.optim.AdamW(
             [p for p in actor.parameters() if p.requires_grad], self.settings.actor_lr,
@@ -52,8 +52,8 @@ class Extraction:
         return self._imitation_step(index, samples.imitation_actions, samples.imitation_valid, None)
 
     def regress(self, critic: CriticTraining) -> dict[str, float]:
-        """One step of advantage-weighted regression over all recorded chunks."""
-        index, samples = draw_batch(self.train_index, self.settings.batch), self.frames.samples
+        """One step of advantage-weighted regression over recorded chunks."""
+        index, samples = draw_batch(self.actor_index, self.settings.batch), self.frames.samples
         weight = self._weights(critic)[index]
         info = self._imitation_step(index, samples.actions, samples.valid, weight)
         return info | {"largest_weight": float(weight.max())}
@@ -71,7 +71,7 @@ class Extraction:
 
     def follow(self, critic: CriticTraining) -> dict[str, float]:
         """One step of a deterministic actor along the critic; see `actor_loss`."""
-        index = draw_batch(self.train_index, self.settings.batch)
+        index = draw_batch(self.actor_index, self.settings.batch)
         samples = self.frames.samples
         self.actor.train()
         chunk = self.actor.sample(self.frames.observe(index))
@@ -83,9 +83,9 @@ class Extraction:
 
     def _weights(self, critic: CriticTraining) -> Tensor:
         if self.weights is None:
-            weights = torch.zeros(len(self.frames.samples), device=self.train_index.device)
-            train = self.train_index
-            weights[train] = advantage_weights(critic.advantages()[train], self.settings.temperature)
+            weights = torch.zeros(len(self.frames.samples), device=self.actor_index.device)
+            rows = self.actor_index
+            weights[rows] = advantage_weights(critic.advantages()[rows], self.settings.temperature)
             self.weights = weights
         return self.weights
 
@@ -122,4 +122,4 @@ class Extraction:
         self.average.load(part(tensors, "average."), extra["updates"])
         load_optimizer(self.optimizer, part(tensors, "actor_optimizer."))
         self.updates = extra["actor_updates"]
-        self.weights = tensors["weights"].to(self.train_index.device) if "weights" in tensors else None
+        self.weights = tensors["weights"].to(self.actor_index.device) if "weights" in tensors else None

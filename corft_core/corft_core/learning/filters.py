@@ -1,4 +1,4 @@
-"""Data arms of imitation: steps and episodes that stage 1 leaves out. Stage 2 always sees everything.
+"""Data arms of imitation: steps and episodes that stage 1 leaves out. The critic always sees everything.
 
 "no_ops" drops steps at which nothing is commanded (OpenVLA's data preparation drops them too) and closes the gap:
 a chunk goes on with the action after the pause. "fastest" keeps the shortest successful episodes.
@@ -24,6 +24,8 @@ class Imitation:
 
     rows: NDArray[np.bool_]
     """(N,) the steps it draws."""
+    succeeded: NDArray[np.bool_]
+    """(N,) the steps of successful episodes."""
     action: NDArray[np.float32]
     """(N, H, A) chunks to imitate."""
     valid: NDArray[np.bool_]
@@ -43,7 +45,7 @@ def imitation_data(dataset: Any, table: ChunkTable, trained: NDArray[np.bool_], 
     elif config.filter == "fastest":
         kept = _fastest(dataset, table, trained & succeeded, config.keep_share)
     rows = eligible & kept
-    return Imitation(rows, action, valid, 1.0 - rows.sum() / max(1, eligible.sum()))
+    return Imitation(rows, succeeded, action, valid, 1.0 - rows.sum() / max(1, eligible.sum()))
 
 
 def no_ops(dataset: Any, motion: float, opening: float) -> NDArray[np.bool_]:

@@ -178,6 +178,8 @@ class _Training:
         critic.encoder.load_state_dict(self.actor.encoder.state_dict())
         stage = CoRFTStage(
             self.actor, critic, frames, data.table, data.index(data.trained), config, data.device,
+            actor_index=data.index(data.trained & data.imitation.succeeded if config.co_rft.successes_only
+                                   else data.trained),
             imitation_index=data.index(data.imitation.rows),
         )
         trained = self.earlier.critic(config) if self.earlier is not None else None

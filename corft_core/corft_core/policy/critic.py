@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from corft_core.policy.config import CriticConfig
 from corft_core.policy.distribution import atoms, expectation
 
+FIRST_SCALE = 0.1
+"""Deviation of a new critic's values, so that none of them lies outside the feasible range [0, 1] by much [ours]."""
+
 
 class PrefixCritic(nn.Module):
     """What both forms share: the valued prefix lengths, and values from what the network puts out."""
@@ -85,7 +88,7 @@ class MaskedPrefixCritic(PrefixCritic):
         self.action = _PrefixLinear(members, groups, inputs, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(config.layers))
         self.hidden = nn.ModuleList(_PrefixLinear(members, groups, width, width) for _ in range(config.layers - 1))
-        self.out = nn.Parameter(torch.randn(members, 1, groups, width * self.atoms) * 0.1 * width**-0.5)
+        self.out = nn.Parameter(torch.randn(members, 1, groups, width * self.atoms) * FIRST_SCALE * width**-0.5)
         self.out_bias = nn.Parameter(torch.zeros(members, 1, groups * self.atoms))
 
     def _group_norm(self, x: Tensor, norm: nn.Module) -> Tensor:
@@ -120,7 +123,10 @@ class _CausalTransformer(nn.Module):
             norm_first=True,
         )
         self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
-        self.out = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, atoms))
+        last = nn.Linear(config.width, atoms)
+        nn.init.normal_(last.weight, 0.0, FIRST_SCALE * config.width**-0.5)
+        nn.init.zeros_(last.bias)
+        self.out = nn.Sequential(nn.LayerNorm(config.width), last)
         self.register_buffer("mask", torch.ones(horizon + 1, horizon + 1).triu(1).bool(), persistent=False)
 
     def forward(self, embedding: Tensor, actions: Tensor) -> Tensor:
